@@ -1,0 +1,167 @@
+"""The nouns of Bedrock: sessions, what was asked for, how one ended, nodes.
+
+Values only: immutable, typed, without behaviour that touches the world. The JSON of these structs is what the REST
+interface shows, what the store keeps and what the client reads. Times are aware and in UTC; durations are whole
+nanoseconds, shown as Go durations.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from datetime import UTC, datetime
+from typing import NewType
+
+import msgspec
+import uuid_utils
+
+from bedrock.duration import parse_duration
+from bedrock.errors import InvalidInput
+
+SessionId = NewType("SessionId", str)
+NodeName = NewType("NodeName", str)
+
+_SESSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Status(enum.StrEnum):
+    """Where a session is in its life. :mod:`bedrock.lifecycle` says which may follow which."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in {Status.FINISHED, Status.FAILED, Status.STOPPED}
+
+
+class Reason(enum.StrEnum):
+    """Why a session ended: a fixed vocabulary for programs; ``message`` has the sentence for people."""
+
+    EXIT = "exit"
+    TTL = "ttl"
+    STOP_REQUEST = "stop_request"
+    CLIENT_REQUEST = "client_request"
+    IMAGE_NOT_FOUND = "image_not_found"
+    PULL_ERROR = "pull_error"
+    CREATE_ERROR = "create_error"
+    RUNTIME_ERROR = "runtime_error"
+    OOM_KILLED = "oom_killed"
+    TRACER_ERROR = "tracer_error"
+    NODE_LOST = "node_lost"
+    SHUTDOWN = "shutdown"
+
+
+class TraceState(enum.StrEnum):
+    """How much a trace can be trusted."""
+
+    COMPLETE = "complete"
+    LOSSY = "lossy"
+    PARTIAL = "partial"
+    UNTRACED = "untraced"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session's trace is worth.
+
+    ``complete``: every record from the first instruction to the last is there. ``lossy``: some are missing and ``lost``
+    counts them by cause. ``partial``: head or tail is missing, or the tracer died. ``untraced``: there is no trace.
+    """
+
+    state: TraceState
+    events: int = 0
+    lost: dict[str, int] = {}
+    message: str = ""
+
+
+class LogsState(enum.StrEnum):
+    """How far a session's files have come home."""
+
+    PENDING = "pending"  # nothing is stored yet
+    STORED = "stored"  # files are stored, but no manifest proves that they are all
+    COMPLETE = "complete"  # every file of the manifest is stored with the sha256 that the manifest names
+    NONE = "none"  # the session ended before anything could have been written
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True):
+    """The upload of a session's files, which is a separate fact from how its container ended."""
+
+    state: LogsState = LogsState.PENDING
+    files: int = 0
+    size: int = 0
+    message: str = ""
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one image under the tracer, from the request to the last byte of its logs."""
+
+    id: SessionId
+    created_at: datetime
+    status: Status
+    image: str
+    command: str
+    ttl: str
+    argv: list[str]
+    init: bool = False
+    labels: dict[str, str] = {}
+    dockerd_id: NodeName | None = None
+    reason: Reason | None = None
+    message: str = ""
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    trace: Verdict | None = None
+    logs: Logs = Logs()
+
+    @property
+    def ttl_ns(self) -> int:
+        return parse_duration(self.ttl, field="ttl")
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a session as the API keeps it. ``size`` is in bytes, ``sha256`` in lower-case hexadecimal."""
+
+    filename: str
+    size: int
+    sha256: str
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One DockerD as the API knows it. ``slots`` is how many sessions it takes at once, ``used`` how many it has."""
+
+    name: NodeName
+    alive: bool
+    slots: int
+    used: int
+    last_seen: datetime
+    version: str = ""
+
+
+def new_session_id() -> SessionId:
+    """A fresh UUID of version 7: ids sort by the time at which they were made."""
+    return SessionId(str(uuid_utils.uuid7()))
+
+
+def parse_session_id(text: str) -> SessionId:
+    """Return ``text`` as a session id, or refuse it; what passes is safe as a path component and as a key."""
+    lowered = text.lower()
+    if _SESSION_ID.fullmatch(lowered) is None:
+        raise InvalidInput("session_id", f"{text[:80]!r} is not a session id, which is a UUID")
+    return SessionId(lowered)
+
+
+def parse_node_name(text: str, *, field: str = "sender") -> NodeName:
+    """Return ``text`` as a node's name, or refuse it; what passes is safe as a path component and as a key."""
+    if _NODE_NAME.fullmatch(text) is None:
+        raise InvalidInput(
+            field, f"{text[:80]!r} is not a node name: 1 to 128 of letters, digits, '.', '_', '-', no sign in front"
+        )
+    return NodeName(text)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
