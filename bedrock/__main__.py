@@ -1,0 +1,3 @@
+from bedrock.cli import main
+
+main(prog_name="bedrock")

@@ -1,0 +1,248 @@
+"""The poll: packets of the nodes in, what each node must do out.
+
+A node's packet first reports, then asks. The reports are applied in the order in which they came; each end that has been
+stored is acknowledged in the answer (``session_cleanup``). Then our own nodes are told what has changed since the
+revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node of the Go fleet is
+answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is told again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import structlog
+import trio
+
+from bedrock import __version__
+from bedrock.api.coordinator import Coordinator, NotYours
+from bedrock.api.fleet import Duty, NodeState
+from bedrock.concurrency.sockets import RouterSocket, open_router
+from bedrock.duration import parse_duration
+from bedrock.errors import BedrockError, InvalidInput
+from bedrock.kv import StoreError
+from bedrock.lifecycle import Outcome
+from bedrock.model import NodeName, Reason, SessionId, Status, parse_node_name, parse_session_id, utc_now
+from bedrock.wire import (
+    PROTOCOL_VERSION,
+    Event,
+    EventType,
+    Header,
+    Packet,
+    PacketError,
+    Progress,
+    Started,
+    StartOrder,
+    decode_packet,
+    decode_payload,
+    encode_packet,
+    encode_payload,
+)
+
+log = structlog.get_logger(__name__)
+
+API_SENDER = "api"
+_MAX_WAIT_S = 60.0
+# Packets that are being worked on at once, held polls not counted. More wait in the socket, where they push back.
+_MAX_BUSY = 512
+
+
+class Dispatcher:
+    """Made by :func:`open_dispatcher`. ``endpoint`` is where DockerDs connect to."""
+
+    def __init__(self, coordinator: Coordinator, socket: RouterSocket, boot: str) -> None:
+        self._coordinator = coordinator
+        self._socket = socket
+        self._boot = boot
+        self._busy = trio.CapacityLimiter(_MAX_BUSY)
+        self._locks: dict[NodeName, trio.Lock] = {}
+        self._held: dict[NodeName, trio.CancelScope] = {}
+        self.endpoint = socket.endpoint
+
+    async def run(self) -> None:
+        """Answer packets until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                for identity, frames in await self._socket.receive_batch():
+                    await self._busy.acquire_on_behalf_of(token := object())
+                    nursery.start_soon(self._serve, identity, frames, token)
+
+    async def _serve(self, identity: bytes, frames: list[bytes], token: object) -> None:
+        """Answer one packet. A failure in it is this packet's alone."""
+        metrics = self._coordinator.metrics
+        metrics.polls.inc()
+        # A REQ socket puts an empty frame in front, which its answer must carry too.
+        envelope, data = frames[:-1], frames[-1] if frames else b""
+        try:
+            try:
+                poll = await self._apply(data)
+            finally:
+                self._busy.release_on_behalf_of(token)
+            answer = data if poll is None else await self._respond(poll)
+        except BedrockError as error:
+            metrics.packets_refused.labels("store" if isinstance(error, StoreError) else "content").inc()
+            log.warning("packet refused", peer=identity.hex(), error=str(error))
+            answer = encode_packet(Packet({Header.SENDER: API_SENDER, Header.ERROR: str(error)}))
+        if answer is not None:
+            self._socket.send(identity, [*envelope, answer])
+
+    async def _apply(self, data: bytes) -> _Poll | None:
+        """Take in one packet's reports. None means an empty packet, which is echoed."""
+        if not data:
+            return None
+        packet = decode_packet(data)
+        if not packet.headers and not packet.events:
+            return None
+        poll = _read_poll(packet, self._boot)
+        node = self._coordinator.fleet.heard(poll.sender)
+        if poll.is_ours:
+            node.slots, node.version = poll.slots or node.slots, poll.version
+            if node.boot != poll.boot:
+                node.boot = poll.boot
+                log.info("node registered", node=node.name, slots=node.slots, version=node.version)
+        held = self._held.pop(node.name, None)
+        if held is not None:
+            held.cancel()  # this packet is the node's newer question
+        # One after another, so that a node's reports are taken in the order in which it sent them.
+        async with self._locks.setdefault(node.name, trio.Lock()):
+            reported = set()
+            for event in packet.events:
+                reported.add(event.session_id)
+                answer = await self._report(node, event)
+                if answer is not None:
+                    poll.answers.append(answer)
+            if poll.is_full:
+                await self._coordinator.report_everything(node, {SessionId(item) for item in reported})
+        self._coordinator.node_ready(node)
+        return poll
+
+    async def _report(self, node: NodeState, event: Event) -> Event | None:
+        """Take in one reported event; return what to answer to it, if anything."""
+        if event.event_type not in {EventType.RUNNING, EventType.END, EventType.FAILED, EventType.PROGRESS}:
+            return None  # of a newer node, or an answer of ours that was sent back
+        coordinator = self._coordinator
+        try:
+            session_id = parse_session_id(event.session_id)
+            if event.event_type == EventType.PROGRESS:
+                coordinator.report_progress(node, session_id, decode_payload(event, Progress).message)
+                return None
+            if event.event_type == EventType.RUNNING:
+                duty = await coordinator.report_running(node, session_id, _started_at(event))
+                return Event(EventType.STOPPED, session_id) if duty is Duty.STOP else None
+            await coordinator.report_end(node, session_id, _outcome(event))
+        except (InvalidInput, PacketError, NotYours) as error:
+            # One bad event must not keep the others of its packet from being heard.
+            coordinator.metrics.packets_refused.labels("event").inc()
+            log.warning("reported event refused", node=node.name, event_type=event.event_type, error=str(error))
+            return None
+        return Event(EventType.CLEANUP, session_id)
+
+    async def _respond(self, poll: _Poll) -> bytes | None:
+        node = self._coordinator.fleet.know(poll.sender)
+        if poll.wait_s > 0 and not poll.answers and not node.duties_since(poll.seen):
+            with trio.move_on_after(poll.wait_s) as hold_scope:
+                self._held[node.name] = hold_scope
+                await node.wait_change()
+            if self._held.get(node.name) is hold_scope:
+                del self._held[node.name]
+            # A superseded poll is answered too, at once: the node may be waiting for either answer.
+        revision = node.revision
+        events = list(poll.answers)
+        for session_id, duty in node.duties_since(poll.seen):
+            if duty is Duty.STOP:
+                events.append(Event(EventType.STOPPED, session_id))
+            elif (order := await self._order(session_id)) is not None:
+                events.append(order)
+        headers: dict[str, str] = {Header.SENDER: API_SENDER}
+        if poll.is_ours:
+            headers |= {
+                Header.PROTOCOL: PROTOCOL_VERSION,
+                Header.API_BOOT: self._boot,
+                Header.REVISION: str(revision),
+                Header.SEQUENCE: poll.sequence,
+                Header.VERSION: __version__,
+            }
+        return encode_packet(Packet(headers, events))
+
+    async def _order(self, session_id: SessionId) -> Event | None:
+        session, _ = await self._coordinator.sessions.get(session_id)
+        if session.status is not Status.PENDING:
+            return None
+        self._coordinator.told(session_id)
+        order = StartOrder(image=session.image, command=session.argv, ttl=session.ttl_ns, init=session.init)
+        return Event(EventType.START, session_id, encode_payload(order))
+
+
+class _Poll:
+    """What a packet asks for, read out of its headers."""
+
+    def __init__(self, sender: NodeName) -> None:
+        self.sender = sender
+        self.is_ours = False
+        self.is_full = False
+        self.boot = self.version = self.sequence = ""
+        self.slots = 0
+        self.wait_s = 0.0
+        self.seen = 0
+        self.answers: list[Event] = []
+
+
+def _read_poll(packet: Packet, boot: str) -> _Poll:
+    sender = packet.header(Header.SENDER)
+    if sender is None:
+        raise InvalidInput("headers.sender", "is missing; it is the name of the node that sends")
+    poll = _Poll(parse_node_name(sender, field="headers.sender"))
+    poll.is_ours = packet.header(Header.PROTOCOL) is not None
+    if not poll.is_ours:
+        return poll
+    poll.is_full = packet.header(Header.FULL) == "true"
+    poll.boot = packet.header(Header.BOOT) or ""
+    poll.version = packet.header(Header.VERSION) or ""
+    poll.sequence = packet.header(Header.SEQUENCE) or ""
+    poll.slots = _number(packet, Header.SLOTS)
+    poll.wait_s = min(parse_duration(packet.header(Header.WAIT) or "0", field="headers.wait") / 1e9, _MAX_WAIT_S)
+    if packet.header(Header.API_BOOT) == boot and not poll.is_full:
+        poll.seen = _number(packet, Header.SEEN)
+    return poll
+
+
+def _number(packet: Packet, name: Header) -> int:
+    text = packet.header(name) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidInput(f"headers.{name}", f"{text[:40]!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _started_at(event: Event) -> datetime:
+    # A node of the Go fleet sends no payload that we could rely on.
+    try:
+        return decode_payload(event, Started).started_at
+    except PacketError:
+        return utc_now()
+
+
+def _outcome(event: Event) -> Outcome:
+    try:
+        return decode_payload(event, Outcome)
+    except PacketError:
+        failed = event.event_type == EventType.FAILED
+        return Outcome(
+            status=Status.FAILED if failed else Status.FINISHED,
+            reason=Reason.RUNTIME_ERROR if failed else Reason.EXIT,
+            message="the node reported a failure" if failed else "the node reported the end",
+            finished_at=utc_now(),
+        )
+
+
+@asynccontextmanager
+async def open_dispatcher(coordinator: Coordinator, endpoint: str, *, boot: str) -> AsyncIterator[Dispatcher]:
+    """Listen for DockerDs on ``endpoint`` (``tcp://HOST:PORT``) and answer them until the context is left.
+
+    ``boot`` names this run of the API. Raises what :func:`open_router` raises when the endpoint can't be used.
+    """
+    async with open_router(endpoint) as socket, trio.open_nursery() as nursery:
+        dispatcher = Dispatcher(coordinator, socket, boot)
+        nursery.start_soon(dispatcher.run)
+        yield dispatcher
+        nursery.cancel_scope.cancel()

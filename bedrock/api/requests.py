@@ -1,0 +1,154 @@
+"""What clients send, checked: every refusal names the field and says what would be right. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import msgspec
+
+from bedrock.duration import format_duration, parse_duration
+from bedrock.errors import InvalidInput
+from bedrock.model import Session, Status, new_session_id, utc_now
+
+_MAX_COMMAND = 128 << 10  # the kernel's own limit for one argument
+_MAX_LABELS = 32
+_LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+_MAX_LABEL_VALUE = 63
+# What the engine takes as a reference: [host[:port]/]path[:tag][@digest].
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[0-9a-fA-F]{32,})?"
+)
+_IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
+
+
+class CreateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /api/sessions``."""
+
+    image: str
+    ttl: str
+    command: str | list[str] = ""
+    init: bool = False
+    labels: dict[str, str] = {}
+
+
+class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``PUT /api/sessions/:id``. Only the status is looked at; other fields are left alone."""
+
+    status: Status
+
+
+def new_session(request: CreateRequest) -> Session:
+    """Make the session that a request asks for. Raises :class:`InvalidInput`."""
+    ttl_ns = parse_duration(request.ttl, field="ttl")
+    if ttl_ns == 0:
+        raise InvalidInput("ttl", "must be longer than zero, for example 30s")
+    argv = split_command(request.command)
+    return Session(
+        id=new_session_id(),
+        created_at=utc_now(),
+        status=Status.PENDING,
+        image=_check_image(request.image),
+        command=request.command if isinstance(request.command, str) else shlex.join(argv),
+        argv=argv,
+        ttl=format_duration(ttl_ns),
+        init=request.init,
+        labels=_check_labels(request.labels),
+    )
+
+
+def split_command(command: str | list[str]) -> list[str]:
+    """Split a string as a POSIX shell splits words; an array is taken as it is. Empty means the image's own CMD."""
+    if isinstance(command, str):
+        try:
+            argv = shlex.split(command)
+        except ValueError as error:
+            raise InvalidInput("command", f"can't be split into words: {str(error).lower()}") from None
+    else:
+        argv = command
+    if any("\0" in word for word in argv):
+        raise InvalidInput("command", "contains a NUL character, which no argument can")
+    if sum(len(word.encode("utf-8", "surrogatepass")) + 1 for word in argv) > _MAX_COMMAND:
+        raise InvalidInput("command", f"is longer than {_MAX_COMMAND} bytes")
+    return argv
+
+
+def _check_image(image: str) -> str:
+    if not image:
+        raise InvalidInput("image", "is empty; give an image such as busybox or nginx:stable")
+    if len(image) > 512 or not (_IMAGE.fullmatch(image) or _IMAGE_ID.fullmatch(image)):
+        raise InvalidInput("image", f"{image[:100]!r} is not an image reference such as nginx:stable")
+    return image
+
+
+def _check_labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > _MAX_LABELS:
+        raise InvalidInput("labels", f"there are {len(labels)}, the limit is {_MAX_LABELS}")
+    for name, value in labels.items():
+        if _LABEL_NAME.fullmatch(name) is None:
+            raise InvalidInput(
+                "labels", f"{name[:80]!r} is not a label name: up to 63 of letters, digits, '.', '_', '-', '/'"
+            )
+        if len(value) > _MAX_LABEL_VALUE or not value.isprintable() or not value.isascii():
+            raise InvalidInput("labels", f"the value of {name!r} must be up to 63 printable ASCII characters")
+    return labels
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """``name=value`` of a query."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput("label", f"{text[:80]!r} is not name=value")
+    _check_labels({name: value})
+    return name, value
+
+
+def parse_status(text: str) -> Status:
+    try:
+        return Status(text)
+    except ValueError:
+        known = ", ".join(item.value for item in Status)
+        raise InvalidInput("status", f"{text[:40]!r} is none of {known}") from None
+
+
+def parse_limit(text: str, *, maximum: int) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= maximum):
+        raise InvalidInput("limit", f"{text[:40]!r} is not a number from 1 to {maximum}")
+    return int(text)
+
+
+def parse_flag(text: str | None, *, field: str, default: bool) -> bool:
+    if text is None:
+        return default
+    if text.lower() in {"true", "1", "yes"}:
+        return True
+    if text.lower() in {"false", "0", "no"}:
+        return False
+    raise InvalidInput(field, f"{text[:40]!r} is neither true nor false")
+
+
+def parse_prefer_wait(header: str | None, *, maximum_s: float) -> float:
+    """Seconds of ``Prefer: wait=N`` (RFC 7240), 0 without it; a preference that can't be read is no error."""
+    for preference in (header or "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.lower() == "wait" and value.isascii() and value.isdigit():
+            return min(float(value[:6]), maximum_s)
+    return 0.0
+
+
+def parse_body(data: bytes, kind: Any) -> Any:
+    """Decode a JSON body; the field at fault is named."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        field = path.strip("`.[]").split(".")[0].split("[")[0]
+        missing = re.search(r"missing required field `(\w+)`|unknown field `(.+)`", message)
+        if missing:
+            field = missing[1] or missing[2]
+        raise InvalidInput(field or "body", message) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput("body", f"is not JSON: {error}") from None

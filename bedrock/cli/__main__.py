@@ -1,0 +1,3 @@
+from bedrock.cli import main
+
+main()

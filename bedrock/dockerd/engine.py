@@ -1,0 +1,419 @@
+"""The Docker Engine, through the docker SDK in Trio threads.
+
+Everything Bedrock asks of an engine goes through :class:`Engine`; what comes back are our own values and our own errors,
+so that nothing above this module knows the SDK. Facts it takes care of: the SDK's client is not documented as safe for
+threads, so each call borrows one of its own; the engine gains nothing from more than a few starts at once, so they queue
+here; and a lost engine shows itself as one of a dozen exceptions, which all become :class:`EngineUnavailable`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import docker.auth
+import docker.errors
+import docker.types
+import msgspec
+import requests
+import trio
+import urllib3.exceptions
+
+from bedrock.concurrency.threads import ThreadStream, open_thread_stream
+from bedrock.errors import BedrockError
+
+_T = TypeVar("_T")
+
+# More starts at once than the machine has cores only make each of them slower.
+_STARTS_AT_ONCE = 3
+_CALLS_AT_ONCE = 16
+_COPIES_AT_ONCE = 4
+_CALL_TIMEOUT_S = 120
+
+
+class EngineError(BedrockError):
+    """The engine refused something; the text is its own sentence."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine can't be reached, or went away during a call, whose outcome is then unknown."""
+
+
+class ImageMissing(EngineError):
+    """The image is neither on this host nor to be had."""
+
+
+class ContainerMissing(EngineError):
+    """There is no such container."""
+
+
+class PullFailed(EngineError):
+    """An image that exists could not be fetched."""
+
+
+class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session needs to know of an image."""
+
+    id: str
+    entrypoint: list[str]
+    cmd: list[str]
+    stop_signal: str
+    labels: dict[str, str]
+    digests: list[str]
+
+
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at a container. ``status`` is the engine's: created, running, exited, ..."""
+
+    id: str
+    name: str
+    status: str
+    pid: int
+    exit_code: int
+    oom_killed: bool
+    error: str
+    finished_at: datetime | None
+    labels: dict[str, str]
+    image_id: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in {"exited", "dead"}
+
+
+class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A container to be created. ``binds`` are the engine's ``source:target:mode``."""
+
+    name: str
+    image: str
+    command: Sequence[str]
+    labels: Mapping[str, str]
+    binds: Sequence[str]
+    entrypoint: Sequence[str] | None = None
+    cap_add: Sequence[str] = ()
+    pid_mode: str | None = None
+    network_mode: str | None = None
+    init: bool = False
+    security_opt: Sequence[str] = ()
+    read_only: bool = False
+
+
+@contextmanager
+def _translated(missing: type[EngineError] = EngineError) -> Iterator[None]:
+    """Turn what the SDK raises into our errors. ``missing`` is raised for a 404."""
+    try:
+        yield
+    except docker.errors.ImageNotFound as error:
+        raise ImageMissing(_sentence(error)) from None
+    except docker.errors.NotFound as error:
+        raise missing(_sentence(error)) from None
+    except docker.errors.APIError as error:
+        raise EngineError(_sentence(error)) from None
+    except (
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        docker.errors.DockerException,
+        ConnectionError,
+    ) as error:
+        raise EngineUnavailable(f"the Docker Engine can't be reached: {error}") from None
+
+
+def _sentence(error: docker.errors.APIError) -> str:
+    return str(error.explanation or error)
+
+
+class _StreamHandle:
+    """Lets one thread end a stream that another one is reading. ``close`` may come before the stream is there."""
+
+    def __init__(self, client: docker.APIClient) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._stream: docker.types.CancellableStream | None = None
+        self._closed = False
+
+    def watch(self, stream: docker.types.CancellableStream) -> docker.types.CancellableStream:
+        with self._lock:
+            self._stream = stream
+            if self._closed:
+                stream.close()
+        return stream
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._stream is not None:
+                self._stream.close()
+        self._client.close()
+
+
+class Engine:
+    """One Docker Engine. Made by :func:`open_engine`; every method raises :class:`EngineError` or a kind of it.
+
+    A cancelled call returns when the engine has answered: whether it took effect is then unknown, as it is after
+    :class:`EngineUnavailable`, so callers name what they create and look it up by name.
+    """
+
+    def __init__(self, base_url: str, api_version: str) -> None:
+        self._base_url = base_url
+        self._api_version = api_version
+        self._idle: list[docker.APIClient] = []
+        self._calls = trio.CapacityLimiter(_CALLS_AT_ONCE)
+        self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
+        self._copies = trio.CapacityLimiter(_COPIES_AT_ONCE)
+
+    def _client(self, timeout_s: float | None = _CALL_TIMEOUT_S) -> docker.APIClient:
+        return docker.APIClient(self._base_url, version=self._api_version, timeout=timeout_s)
+
+    async def _call(
+        self,
+        function: Callable[[docker.APIClient], _T],
+        *,
+        limiter: trio.CapacityLimiter | None = None,
+        missing: type[EngineError] = EngineError,
+    ) -> _T:
+        def work() -> _T:
+            with _translated(missing):
+                client = self._idle.pop() if self._idle else self._client()
+                result = function(client)
+                self._idle.append(client)  # not after an error: its connection may be in an unknown state
+                return result
+
+        return await trio.to_thread.run_sync(work, limiter=limiter or self._calls)
+
+    async def info(self) -> dict[str, Any]:
+        """The engine's description of itself and of its host."""
+        found: dict[str, Any] = await self._call(lambda client: client.info())
+        return found
+
+    async def image(self, name: str) -> ImageInfo:
+        """Look up an image on this host. Raises :class:`ImageMissing`."""
+        raw = await self._call(lambda client: client.inspect_image(name), missing=ImageMissing)
+        config = raw.get("Config") or {}
+        return ImageInfo(
+            id=raw["Id"],
+            entrypoint=list(config.get("Entrypoint") or []),
+            cmd=list(config.get("Cmd") or []),
+            stop_signal=config.get("StopSignal") or "SIGTERM",
+            labels=dict(config.get("Labels") or {}),
+            digests=list(raw.get("RepoDigests") or []),
+        )
+
+    def open_pull(self, name: str) -> AbstractAsyncContextManager[ThreadStream[dict[str, Any]]]:
+        """Fetch an image; the stream gives the engine's progress messages. Leaving it ends the fetch."""
+        client = self._client(timeout_s=None)
+        repository, tag = split_image_name(name)
+        handle = _StreamHandle(client)
+
+        def messages() -> Iterator[dict[str, Any]]:
+            with _translated(ImageMissing):
+                # The SDK's own pull() gives a stream that nobody can close from outside, so the request is made here.
+                registry, _ = docker.auth.resolve_repository_name(repository)
+                header = docker.auth.get_config_header(client, registry)
+                response = client.post(
+                    f"{client.base_url}/v{self._api_version}/images/create",
+                    params={"fromImage": repository, "tag": tag},
+                    headers={"X-Registry-Auth": header} if header else {},
+                    stream=True,
+                    timeout=None,
+                )
+                try:
+                    response.raise_for_status()
+                except requests.exceptions.HTTPError as error:
+                    raise docker.errors.create_api_error_from_http_exception(error) from None
+                lines = response.iter_lines()
+                for line in handle.watch(docker.types.CancellableStream(lines, response)):
+                    if line:
+                        yield msgspec.json.decode(line)
+
+        return open_thread_stream(messages, handle.close, name=f"pull {name}", max_buffer=10_000)
+
+    async def create_bind_volume(self, name: str, directory: Path, labels: Mapping[str, str]) -> None:
+        """Create a named volume that is a bind of ``directory``. Creating it again is not an error."""
+        options = {"type": "none", "o": "bind", "device": str(directory)}
+        await self._call(lambda client: client.create_volume(name, "local", options, dict(labels)))
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume object (not what it is bound to); one that is gone already is not an error."""
+        try:
+            await self._call(lambda client: client.remove_volume(name), missing=ContainerMissing)
+        except ContainerMissing:
+            return
+
+    async def create(self, plan: ContainerPlan) -> str:
+        """Create a container and return its id. Raises :class:`ImageMissing`."""
+
+        def work(client: docker.APIClient) -> str:
+            host_config = client.create_host_config(
+                binds=list(plan.binds),
+                cap_add=list(plan.cap_add) or None,
+                pid_mode=plan.pid_mode,
+                network_mode=plan.network_mode,
+                init=plan.init or None,
+                security_opt=list(plan.security_opt) or None,
+                read_only=plan.read_only or None,
+                # Whatever the engine's default is, we must be able to read the output, and all of it.
+                log_config=docker.types.LogConfig(type="json-file", config={}),
+            )
+            created = client.create_container(
+                plan.image,
+                command=list(plan.command),
+                entrypoint=None if plan.entrypoint is None else list(plan.entrypoint),
+                name=plan.name,
+                labels=dict(plan.labels),
+                host_config=host_config,
+            )
+            return str(created["Id"])
+
+        return await self._call(work)
+
+    async def start(self, container: str) -> None:
+        await self._call(lambda client: client.start(container), limiter=self._starts, missing=ContainerMissing)
+
+    async def kill(self, container: str, signal: str) -> None:
+        """Send a signal. A container that has ended, or is gone, is not an error."""
+        try:
+            await self._call(lambda client: client.kill(container, signal), missing=ContainerMissing)
+        except ContainerMissing:
+            return
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            # "is not running" has no code of its own; a second look tells it from a real refusal.
+            if (await self.inspect(container)).status == "running":
+                raise
+
+    async def remove(self, container: str) -> None:
+        """Remove a container, killing it if need be, with its anonymous volumes. One that is gone is not an error."""
+        try:
+            await self._call(lambda client: client.remove_container(container, v=True, force=True), missing=ContainerMissing)
+        except ContainerMissing:
+            return
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            if "already in progress" not in str(error):
+                raise
+
+    async def inspect(self, container: str) -> ContainerState:
+        """Look at a container, by id or name. Raises :class:`ContainerMissing`."""
+        raw = await self._call(lambda client: client.inspect_container(container), missing=ContainerMissing)
+        state = raw["State"]
+        return ContainerState(
+            id=raw["Id"],
+            name=raw["Name"].removeprefix("/"),
+            status=state["Status"],
+            pid=state["Pid"],
+            exit_code=state["ExitCode"],
+            oom_killed=state["OOMKilled"],
+            error=state["Error"],
+            finished_at=_engine_time(state["FinishedAt"]),
+            labels=dict(raw["Config"].get("Labels") or {}),
+            image_id=raw["Image"],
+        )
+
+    async def list_names(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Names of all containers, running or not, that carry ``labels``, each with its session label."""
+        filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+        raw = await self._call(lambda client: client.containers(all=True, filters=filters))
+        return {item["Names"][0].removeprefix("/"): item["Labels"].get("bedrock.session", "") for item in raw}
+
+    async def list_volumes(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Names of all volumes that carry ``labels``, each with its session label."""
+        filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+        raw = await self._call(lambda client: client.volumes(filters=filters))
+        return {item["Name"]: (item.get("Labels") or {}).get("bedrock.session", "") for item in raw["Volumes"] or []}
+
+    async def copy_output(self, container: str, *, stdout: Path, stderr: Path) -> None:
+        """Write what a container has printed to two files, which may be the same one, in constant memory."""
+
+        def copy(client: docker.APIClient, path: Path, **streams: bool) -> None:
+            with path.open("wb") as file:
+                for chunk in client.logs(container, stream=True, **streams):
+                    file.write(chunk)
+
+        def work(client: docker.APIClient) -> None:
+            if stdout == stderr:
+                copy(client, stdout, stdout=True, stderr=True)
+            else:
+                copy(client, stdout, stdout=True, stderr=False)
+                copy(client, stderr, stdout=False, stderr=True)
+
+        await self._call(work, limiter=self._copies, missing=ContainerMissing)
+
+    async def read_image_file(self, image: str, path: str, *, name: str, labels: Mapping[str, str]) -> bytes:
+        """Return the tar archive of one path in an image, through a container that is never started."""
+
+        def work(client: docker.APIClient) -> bytes:
+            created = client.create_container(image, command=["-"], name=name, labels=dict(labels))
+            try:
+                chunks, _ = client.get_archive(created["Id"], path)
+                return b"".join(chunks)
+            finally:
+                client.remove_container(created["Id"], force=True)
+
+        return await self._call(work, missing=ImageMissing)
+
+    def open_events(self, labels: Mapping[str, str]) -> AbstractAsyncContextManager[ThreadStream[dict[str, Any]]]:
+        """Follow what happens to the containers that carry ``labels``.
+
+        The stream also ends when the engine goes away, without an error: callers take the end as a disconnect. It
+        begins two seconds back, since the engine confirms the request before it has subscribed the reader.
+        """
+        client = self._client(timeout_s=None)
+        filters = {
+            "type": ["container"],
+            "event": ["die", "destroy"],
+            "label": [f"{key}={value}" for key, value in labels.items()],
+        }
+
+        handle = _StreamHandle(client)
+
+        def events() -> Iterator[dict[str, Any]]:
+            since = datetime.now(UTC).timestamp() - 2
+            with _translated():
+                yield from handle.watch(client.events(since=f"{since:.9f}", filters=filters, decode=True))
+
+        return open_thread_stream(events, handle.close, name="engine events", max_buffer=10_000)
+
+
+def split_image_name(name: str) -> tuple[str, str | None]:
+    """Split ``repo[:tag]`` or ``repo@digest`` the way the engine's pull wants it; no tag means ``latest``."""
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository, digest
+    head, slash, last = name.rpartition("/")
+    repository, colon, tag = last.partition(":")
+    return head + slash + repository, tag if colon else "latest"
+
+
+def _engine_time(text: str) -> datetime | None:
+    """Parse the engine's RFC 3339 time of nanoseconds; the zero time means that it has not happened."""
+    if text.startswith("0001-"):
+        return None
+    moment = msgspec.convert(text, datetime)
+    return moment.astimezone(UTC)
+
+
+@asynccontextmanager
+async def open_engine(docker_host: str) -> AsyncIterator[Engine]:
+    """Connect to the engine at ``docker_host`` and agree on an API version. Raises :class:`EngineUnavailable`."""
+
+    def negotiate() -> str:
+        with _translated():
+            client = docker.APIClient(docker_host, version="auto", timeout=10)
+            try:
+                return str(client.api_version)
+            finally:
+                client.close()
+
+    engine = Engine(docker_host, await trio.to_thread.run_sync(negotiate))
+    try:
+        yield engine
+    finally:
+        for client in engine._idle:
+            client.close()

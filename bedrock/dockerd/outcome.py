@@ -1,0 +1,58 @@
+"""From what was seen of the containers to how the session ended. Pure."""
+
+from __future__ import annotations
+
+import signal
+from datetime import datetime
+from typing import NamedTuple
+
+from bedrock.dockerd.engine import ContainerState
+from bedrock.lifecycle import Outcome
+from bedrock.model import Reason, Status, Verdict, utc_now
+
+
+class Ending(NamedTuple):
+    """Why a session is over. ``exit_code`` only where it is known otherwise than from the container."""
+
+    status: Status
+    reason: Reason
+    message: str
+    exit_code: int | None = None
+
+
+def ending_of_exit(target: ContainerState) -> Ending:
+    """Judge a container that ended by itself."""
+    code = target.exit_code
+    if code == 0:
+        return Ending(Status.FINISHED, Reason.EXIT, "the command exited with code 0")
+    if target.oom_killed:
+        return Ending(Status.FAILED, Reason.OOM_KILLED, "the container ran out of memory and was killed")
+    if target.error:
+        return Ending(Status.FAILED, Reason.RUNTIME_ERROR, target.error)
+    return Ending(Status.FAILED, Reason.EXIT, f"the command exited with code {code}{_signal_of(code)}")
+
+
+def make_outcome(ending: Ending, target: ContainerState | None, started_at: datetime | None, trace: Verdict) -> Outcome:
+    """Put the end together with what the container and the tracer left behind."""
+    ran = target is not None and target.has_ended and started_at is not None
+    code = ending.exit_code
+    if code is None and ran and target is not None:
+        code = target.exit_code
+    finished_at = target.finished_at if ran and target is not None else None
+    return Outcome(
+        status=ending.status,
+        reason=ending.reason,
+        message=ending.message,
+        exit_code=code,
+        started_at=started_at,
+        finished_at=finished_at or utc_now(),
+        trace=trace,
+    )
+
+
+def _signal_of(code: int) -> str:
+    """A code above 128 is by convention the number of the signal that killed the command."""
+    try:
+        return f" (killed by {signal.Signals(code - 128).name})" if code > 128 else ""
+    except ValueError:
+        return ""

@@ -1,0 +1,87 @@
+"""One DockerD: the engine, the watch, the sessions and the poll, in one nursery."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+import trio
+
+from bedrock.concurrency.inotify import open_inotify
+from bedrock.concurrency.sockets import open_dealer
+from bedrock.dockerd.adopt import find_adoptable
+from bedrock.dockerd.agent import Agent
+from bedrock.dockerd.containers import LABEL_NODE
+from bedrock.dockerd.engine import open_engine
+from bedrock.dockerd.images import open_images
+from bedrock.dockerd.ledger import Ledger
+from bedrock.dockerd.poll import Poller
+from bedrock.dockerd.session import Host
+from bedrock.dockerd.tracing import tracer_image
+from bedrock.dockerd.watch import open_watch
+from bedrock.ownership import sole_owner
+from bedrock.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# How long a DockerD that has stopped its sessions waits for the API to hear of it.
+_FAREWELL_S = 5.0
+
+
+@asynccontextmanager
+async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> AsyncIterator[Agent]:
+    """Run one DockerD until the context is left.
+
+    It yields when this node has taken up what its predecessor left and begins to poll. Leaving it leaves the sessions
+    running for a successor, unless ``stops_sessions``: then they are stopped, and the API is told.
+    """
+    own = settings.dockerd
+    directory = settings.common.data_dir / "dockerd" / own.name
+    async with AsyncExitStack() as stack:
+        stack.enter_context(
+            sole_owner(
+                directory / "lock",
+                f"a DockerD of the name {own.name!r} is already running with this data_dir; "
+                "stop it, or give this one another name ([dockerd] name)",
+            )
+        )
+        settings.volumes_dir.mkdir(parents=True, exist_ok=True)
+        engine = await stack.enter_async_context(open_engine(own.docker_host))
+        info = await engine.info()
+        tracer = await tracer_image(engine, own.bedrock_tracer_image, directory, node=own.name)
+        host = Host(
+            node=own.name,
+            engine=engine,
+            engine_version=str(info.get("ServerVersion", "")),
+            kernel=str(info.get("KernelVersion", "")),
+            images=await stack.enter_async_context(open_images(engine, pull_timeout_s=own.pull_timeout)),
+            watch=await stack.enter_async_context(open_watch(engine, {LABEL_NODE: own.name})),
+            inotify=await stack.enter_async_context(open_inotify()),
+            tracer=tracer,
+            ledger=Ledger(directory / "ended"),
+            stop_grace_s=own.stop_grace,
+            tracer_timeout_s=own.tracer_timeout,
+            tracer_ring_bytes=own.tracer_ring,
+        )
+        adopted = await find_adoptable(engine, own.name, settings.volumes_dir)
+        endpoint = f"tcp://{own.api_socket_host}:{own.api_socket_port}"
+        socket = await stack.enter_async_context(open_dealer(endpoint, identity=own.name.encode()))
+        async with trio.open_nursery() as nursery:
+            agent = Agent(host, settings.volumes_dir, nursery)
+            for item in adopted:
+                agent.begin(item.record, item.volume, item.step)
+            poller = Poller(agent, socket, own.name, slots=own.slots, wait_s=own.pull_interval)
+            nursery.start_soon(poller.receive)
+            nursery.start_soon(poller.run)
+            log.info("DockerD ready", node=own.name, engine=host.engine_version, api=endpoint, adopted=len(adopted))
+            try:
+                yield agent
+            finally:
+                if stops_sessions:
+                    # Stopping is what was asked for, so it outlives the request to go, within the sessions' deadlines.
+                    with trio.CancelScope(shield=True):
+                        await agent.stop_all()
+                        with trio.move_on_after(_FAREWELL_S):
+                            await agent.wait_acknowledged()
+                nursery.cancel_scope.cancel()

@@ -1,0 +1,312 @@
+"""One session on this host, from the order to the unlocked volume.
+
+Each step can be done again: names are derived from the session's id, files are replaced whole, and what has been done
+can be seen in the containers and the volume. That is what makes :mod:`bedrock.dockerd.adopt` possible: after a crash a
+session enters here again at the step that the host shows it to be in.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import structlog
+import trio
+
+from bedrock.concurrency.inotify import Inotify
+from bedrock.concurrency.race import all_of, first_of
+from bedrock.dockerd.containers import LABEL_NODE, LABEL_SESSION, LABEL_STOP_SIGNAL, Pair, target_plan, tracer_plan
+from bedrock.dockerd.engine import (
+    ContainerMissing,
+    ContainerState,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    ImageInfo,
+    ImageMissing,
+    PullFailed,
+)
+from bedrock.dockerd.images import Images
+from bedrock.dockerd.ledger import Ledger
+from bedrock.dockerd.outcome import Ending, ending_of_exit, make_outcome
+from bedrock.dockerd.tracing import TracerFailed, TracerImage, TracerReport, read_report, wait_gate_open
+from bedrock.volume import STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
+from bedrock.dockerd.watch import ContainerWatch
+from bedrock.duration import format_duration
+from bedrock.lifecycle import Outcome
+from bedrock.model import NodeName, Reason, SessionId, Status, utc_now
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+_KILL_S = 15.0  # between SIGKILL and the engine saying that the container has ended
+_COLLECT_S = 900.0  # collecting and hashing what a session has written, which may be gigabytes
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What every session of this host shares."""
+
+    node: NodeName
+    engine: Engine
+    engine_version: str
+    kernel: str
+    images: Images
+    watch: ContainerWatch
+    inotify: Inotify
+    tracer: TracerImage
+    ledger: Ledger
+    stop_grace_s: float
+    tracer_timeout_s: float
+    tracer_ring_bytes: int
+
+
+class Step(enum.IntEnum):
+    """Where a session enters :meth:`SessionRun.run`."""
+
+    PREPARE = 1
+    START_TRACER = 2  # the target is held at the gate, the tracer was never started
+    OPEN_GATE = 3  # both are there, the gate has not been seen open
+    WATCH = 4  # the target's own program runs, or has run
+    SETTLE = 5  # how it ended is written down
+
+
+class SessionRun:
+    """One session. ``on_change`` is called whenever there is something new to report of it."""
+
+    def __init__(self, host: Host, record: OrderRecord, volume: SessionVolume, on_change: Callable[[SessionId], None]) -> None:
+        self.id: SessionId = record.session_id
+        self.progress = ""
+        self.started_at: datetime | None = None
+        self._host = host
+        self._record = record
+        self._volume = volume
+        self._on_change = on_change
+        self._pair = Pair(record.session_id)
+        self._image: ImageInfo | None = None
+        self._stop_reason: Reason | None = None
+        self._stop_scope = trio.CancelScope()
+
+    def request_stop(self, reason: Reason) -> None:
+        """End the session, from whatever step it is in. The first request's reason stands."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._stop_scope.cancel()
+
+    async def run(self, step: Step) -> Outcome:
+        """Take the session from ``step`` to its end; return how it ended, with the volume unlocked.
+
+        Cancelling this leaves everything as it is for a successor, except that a session that is already being torn
+        down is brought to its end first.
+        """
+        ending = await self._live(step)
+        while True:
+            # Half a teardown is worth nothing to anybody, so a DockerD that is told to go finishes it, in bounded time.
+            with trio.move_on_after(self._teardown_limit_s, shield=True):
+                try:
+                    return await self._settle(ending)
+                except (EngineError, trio.TooSlowError) as error:
+                    log.error("tearing the session down failed; trying again", error=str(error))
+            await trio.sleep(_RETRY_S)
+
+    @property
+    def _teardown_limit_s(self) -> float:
+        return self._host.stop_grace_s + self._host.tracer_timeout_s + 3 * _KILL_S + _COLLECT_S
+
+    # -- living
+
+    async def _live(self, step: Step) -> Ending:
+        """Steps 1 to 5: until it is known how the session ends. The containers may still run then."""
+        with self._stop_scope:
+            try:
+                if step <= Step.PREPARE:
+                    await self._prepare_volume()
+                    await self._create_containers(await self._ensure_image())
+                    await self._start_containers()
+                if step is Step.START_TRACER:
+                    await self._start_tracer()
+                if step <= Step.OPEN_GATE:
+                    await self._wait_gate()
+                return await self._watch_until_end()
+            except ImageMissing as error:
+                return Ending(Status.FAILED, Reason.IMAGE_NOT_FOUND, str(error))
+            except PullFailed as error:
+                return Ending(Status.FAILED, Reason.PULL_ERROR, str(error))
+            except TracerFailed as error:
+                return Ending(Status.FAILED, Reason.TRACER_ERROR, str(error))
+            except _NeverRan as error:
+                return Ending(Status.FAILED, Reason.CREATE_ERROR, str(error), exit_code=error.exit_code)
+            except EngineUnavailable as error:
+                return Ending(Status.FAILED, Reason.RUNTIME_ERROR, str(error))
+            except EngineError as error:
+                return Ending(Status.FAILED, Reason.CREATE_ERROR, str(error))
+        if self._stop_reason is Reason.SHUTDOWN:
+            return Ending(Status.STOPPED, Reason.SHUTDOWN, "stopped because its node was shut down")
+        return Ending(Status.STOPPED, Reason.STOP_REQUEST, "stopped on request")
+
+    async def _prepare_volume(self) -> None:
+        self._report("preparing")
+        await trio.to_thread.run_sync(self._volume.prepare, self._record, self._host.tracer.gate)
+        labels = {LABEL_SESSION: self.id, LABEL_NODE: self._host.node}
+        await self._host.engine.create_bind_volume(self._volume.name, self._volume.path, labels)
+
+    async def _ensure_image(self) -> ImageInfo:
+        self._image = await self._host.images.ensure(self._record.order.image, self._report)
+        return self._image
+
+    async def _create_containers(self, image: ImageInfo) -> None:
+        self._report("creating containers")
+        target = target_plan(self._record, self._volume, image)
+        tracer = tracer_plan(self._record, self._volume, self._host.tracer.info, self._host.tracer_ring_bytes)
+        if not target.command:
+            raise _NeverRan("no command was given, and the image has none of its own", exit_code=None)
+        await all_of(lambda: self._host.engine.create(target), lambda: self._host.engine.create(tracer))
+
+    async def _start_containers(self) -> None:
+        self._report("starting")
+        await all_of(lambda: self._host.engine.start(self._pair.target), self._start_tracer)
+
+    async def _start_tracer(self) -> None:
+        try:
+            await self._host.engine.start(self._pair.tracer)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            raise TracerFailed(f"the tracer container can't be started: {error}") from None
+
+    async def _wait_gate(self) -> None:
+        """Return once the target's own first instruction is about to run; from here on the session is running."""
+        report: TracerReport | None = None
+        with trio.move_on_after(self._host.tracer_timeout_s) as patience_scope:
+            report = await first_of(
+                lambda: wait_gate_open(self._volume, self._host.inotify),
+                lambda: self._after_end_of(self._pair.tracer),
+                lambda: self._after_end_of(self._pair.target),
+            )
+        if patience_scope.cancelled_caught:
+            raise TracerFailed(f"the tracer was not ready within {self._host.tracer_timeout_s:.0f} s")
+        if report is None:
+            raise TracerFailed("a container ended before the tracer was ready; its output may say why")
+        if report.state == "failed":
+            raise TracerFailed(f"the tracer failed: {report.error}")
+        if report.state == "exec_failed":
+            raise _NeverRan(report.error or "the command could not be started", exit_code=report.exit_code)
+
+    async def _after_end_of(self, container: str) -> TracerReport | None:
+        """A container has ended too early: what the tracer wrote last may still be on its way."""
+        await self._host.watch.wait_end(container)
+        with trio.move_on_after(1):
+            return await wait_gate_open(self._volume, self._host.inotify)
+        return None
+
+    async def _watch_until_end(self) -> Ending:
+        report = await trio.to_thread.run_sync(read_report, self._volume)
+        self.started_at = report.started_at if report is not None and report.started_at else utc_now()
+        self._on_change(self.id)
+        log.info("session running")
+        spent_s = (utc_now() - self.started_at).total_seconds()
+        with trio.move_on_after(self._record.order.ttl / 1e9 - spent_s) as ttl_scope:
+            await first_of(
+                lambda: self._host.watch.wait_end(self._pair.target), lambda: self._host.watch.wait_end(self._pair.tracer)
+            )
+        if ttl_scope.cancelled_caught:
+            return Ending(Status.FINISHED, Reason.TTL, f"its time to live of {format_duration(self._record.order.ttl)} is over")
+        try:
+            target = await self._host.engine.inspect(self._pair.target)
+        except ContainerMissing:
+            return Ending(Status.FAILED, Reason.RUNTIME_ERROR, "the container was removed by somebody else")
+        if not target.has_ended:
+            return Ending(Status.FAILED, Reason.TRACER_ERROR, "the tracer died while the target was running")
+        return ending_of_exit(target)
+
+    # -- ending
+
+    async def _settle(self, ending: Ending) -> Outcome:
+        """Steps 6 and 7: stop what runs, collect, write down, remove, unlock. Doing it again is harmless."""
+        session = await trio.to_thread.run_sync(self._volume.read_session)
+        if session is None:
+            session = await self._collect(ending)
+        await self._host.engine.remove(self._pair.target)
+        await self._host.engine.remove(self._pair.tracer)
+        await self._host.engine.remove_volume(self._volume.name)
+        # The report must be safe before FileMD may take the volume away.
+        await trio.to_thread.run_sync(self._host.ledger.add, self.id, session.outcome)
+        await trio.to_thread.run_sync(self._volume.unlock)
+        log.info("session ended", status=session.outcome.status, reason=session.outcome.reason)
+        return session.outcome
+
+    async def _collect(self, ending: Ending) -> SessionRecord:
+        target = await self._stop_target()
+        tracer = await self._stop_tracer()
+        if target is not None and target.status != "created":
+            await self._host.engine.copy_output(
+                target.id, stdout=self._volume.path / STDOUT, stderr=self._volume.path / STDERR
+            )
+        if tracer is not None and tracer.status != "created":
+            await self._host.engine.copy_output(
+                tracer.id, stdout=self._volume.path / TRACER_OUTPUT, stderr=self._volume.path / TRACER_OUTPUT
+            )
+
+        def write() -> SessionRecord:
+            report = read_report(self._volume)
+            record = SessionRecord(
+                session_id=self.id,
+                node=self._host.node,
+                order=self._record.order,
+                outcome=make_outcome(ending, target, report),
+                image_id=target.image_id if target is not None else "",
+                image_digests=self._image.digests if self._image is not None else [],
+                engine_version=self._host.engine_version,
+                kernel=self._host.kernel,
+            )
+            self._volume.finish(record, report.counters if report is not None else {})
+            return record
+
+        return await trio.to_thread.run_sync(write)
+
+    async def _stop_target(self) -> ContainerState | None:
+        """SIGTERM (or the image's own stop signal), grace, SIGKILL. Returns the container's last state."""
+        try:
+            state = await self._host.engine.inspect(self._pair.target)
+        except ContainerMissing:
+            return None
+        if state.status == "created" or state.has_ended:
+            return state
+        if self.started_at is not None:
+            await self._host.engine.kill(state.id, state.labels.get(LABEL_STOP_SIGNAL, "SIGTERM"))
+            with trio.move_on_after(self._host.stop_grace_s):
+                return await self._host.watch.wait_end(self._pair.target)
+        # A target that is held at the gate has run nothing that could want to say goodbye.
+        return await self._kill(self._pair.target)
+
+    async def _stop_tracer(self) -> ContainerState | None:
+        """Ask the tracer to drain and end, and wait for it: what it has not written yet would be lost."""
+        try:
+            state = await self._host.engine.inspect(self._pair.tracer)
+        except ContainerMissing:
+            return None
+        if state.status == "created" or state.has_ended:
+            return state
+        await self._host.engine.kill(self._pair.tracer, "SIGTERM")
+        with trio.move_on_after(self._host.tracer_timeout_s):
+            return await self._host.watch.wait_end(self._pair.tracer)
+        log.error("the tracer did not drain in time and is killed; the trace will read as partial")
+        return await self._kill(self._pair.tracer)
+
+    async def _kill(self, container: str) -> ContainerState | None:
+        await self._host.engine.kill(container, "SIGKILL")
+        with trio.fail_after(_KILL_S):
+            return await self._host.watch.wait_end(container)
+
+    def _report(self, progress: str) -> None:
+        self.progress = progress
+        self._on_change(self.id)
+
+
+class _NeverRan(Exception):
+    """The target's own program could not be started, through its own fault."""
+
+    def __init__(self, message: str, *, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,89 @@
+"""The tracer's side of a session: its image and gate, and what it says of itself in the volume."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from bedrock.concurrency.inotify import Inotify
+from bedrock.dockerd.engine import Engine, EngineError, ImageInfo, ImageMissing
+from bedrock.volume import SessionVolume, write_durably
+from bedrock.errors import BedrockError
+from bedrock.trace.verdict import TracerStatus, load_status
+
+log = structlog.get_logger(__name__)
+
+STATUS_FILE = "tracer.json"
+TRACE_FILE = "trace.bdt"
+_GATE_IN_IMAGE = "/gate"
+# Should a notification be missed (the watch is a convenience of the kernel, not a promise), the file is read anyway.
+_SAFETY_INTERVAL_S = 1.0
+
+
+class TracerFailed(BedrockError):
+    """The tracer could not be started, or did not come so far as to open the gate."""
+
+
+class TracerImage(msgspec.Struct, frozen=True, kw_only=True):
+    """The tracer image as it is on this host, and the gate out of it."""
+
+    info: ImageInfo
+    gate: Path
+
+
+async def fetch_gate(engine: Engine, image: ImageInfo, cache_dir: Path, *, name: str, labels: dict[str, str]) -> Path:
+    """Return the gate program that belongs to a tracer image, kept in ``cache_dir`` by the image's id."""
+    path = cache_dir / f"gate-{image.id.removeprefix('sha256:')[:32]}"
+    if path.exists():
+        return path
+    try:
+        archive = await engine.read_image_file(image.id, _GATE_IN_IMAGE, name=name, labels=labels)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            if member is None:
+                raise TracerFailed(f"{_GATE_IN_IMAGE} of the tracer image is not a file")
+            content = member.read()
+    except (ImageMissing, tarfile.TarError, IndexError) as error:
+        raise TracerFailed(f"the tracer image has no gate ({_GATE_IN_IMAGE}): {error}") from None
+
+    def store() -> None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+        path.chmod(0o755)
+
+    await trio.to_thread.run_sync(store)
+    return path
+
+
+async def tracer_image(engine: Engine, name: str, cache_dir: Path, *, node: str) -> TracerImage:
+    """Find the tracer image and its gate. Raises :class:`TracerFailed` with the remedy."""
+    try:
+        info = await engine.image(name)
+    except ImageMissing:
+        raise TracerFailed(f"the tracer image {name} is not on this host; `bedrock tracer build` makes it") from None
+    try:
+        gate = await fetch_gate(
+            engine, info, cache_dir, name=f"bedrock-gate-{node}", labels={"bedrock.node": node, "bedrock.role": "gate"}
+        )
+    except EngineError as error:
+        raise TracerFailed(f"the gate can't be taken out of the tracer image {name}: {error}") from None
+    return TracerImage(info=info, gate=gate)
+
+
+async def wait_gate_open(volume: SessionVolume, inotify: Inotify) -> TracerStatus:
+    """Return the tracer's status once the target's own program runs, or once it is clear that it never will.
+
+    The status says which: ``running``, or ``failed``, or ``exec_failed``. Waits for ever; the caller has the deadline.
+    """
+    async with inotify.watching(volume.path) as changed:
+        while True:
+            status = load_status(volume.path / STATUS_FILE)
+            if status is not None and status.state != "attached":
+                return status
+            with trio.move_on_after(_SAFETY_INTERVAL_S):
+                await changed.wait()

@@ -1,0 +1,79 @@
+"""One finished volume: brought to the API file by file, compared, and only then removed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from bedrock.client import ApiError, Client
+from bedrock.errors import BedrockError
+from bedrock.model import LogsState, StoredFile
+from bedrock.volume import MANIFEST, Manifest
+
+log = structlog.get_logger(__name__)
+
+DONE_PREFIX = ".done-"
+
+
+class UploadFailed(BedrockError):
+    """A volume is not home yet; another try may succeed."""
+
+
+class UnknownToApi(BedrockError):
+    """The API has no session of this id, so nobody there wants the volume."""
+
+
+async def upload_volume(client: Client, path: Path) -> None:
+    """Upload what the manifest names and the API does not have yet, then the manifest itself.
+
+    Returns once the API says that it has all of it, with the same checksums. Raises :class:`UploadFailed`,
+    :class:`UnknownToApi` or what the client raises; the volume is as it was then, and a later try goes on from there.
+    """
+    manifest = await trio.to_thread.run_sync(_read_manifest, path / MANIFEST)
+    try:
+        stored = {item.filename: item for item in await client.files(path.name)}
+        for item in manifest.files:
+            if stored.get(item.filename) != item:
+                await _upload_file(client, path / item.filename, item)
+        receipt = await client.upload(path.name, path / MANIFEST)
+    except ApiError as error:
+        if error.status == 404:
+            raise UnknownToApi(f"the API does not know session {path.name}") from None
+        raise
+    if receipt.logs is not LogsState.COMPLETE:
+        raise UploadFailed(f"the API does not have all files of session {path.name} yet ({receipt.logs})")
+
+
+async def _upload_file(client: Client, path: Path, expected: StoredFile) -> None:
+    try:
+        receipt = await client.upload(path.parent.name, path)
+    except OSError as error:
+        raise UploadFailed(f"{path} can't be read: {error.strerror}") from None
+    if receipt.files != [expected]:
+        raise UploadFailed(f"{path.name} arrived as {receipt.files}, but the manifest has {expected}")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UploadFailed(f"{path} can't be read: {error}") from None
+
+
+def remove_volume(path: Path) -> None:
+    """Remove an uploaded volume. The rename comes first: half a volume must never look like one to be uploaded."""
+    done = path.with_name(DONE_PREFIX + path.name)
+    path.rename(done)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def set_aside(path: Path, unclaimed_dir: Path) -> Path:
+    """Keep a volume that the API does not want where a person can find it."""
+    unclaimed_dir.mkdir(parents=True, exist_ok=True)
+    kept = unclaimed_dir / path.name
+    path.rename(kept)
+    return kept

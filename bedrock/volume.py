@@ -1,0 +1,178 @@
+"""The directory of one session: its lock, what the containers see of it, and the papers that recovery reads.
+
+====================  ======================================================================================
+``.lock``             there while DockerD owns the directory, with the node's name in it; FileMD waits for it to go
+``.order.json``       what was asked for and of which node: enough to take the session up again
+``.gate/``            mounted read-only at ``/.bedrock`` in the target: the gate, and the tracer's socket
+``tracer.json``       the tracer's state and counts, written by the tracer
+``trace.bdt``         the trace
+``stdout.log`` ...    what the target printed
+``session.json``      how it ended
+``manifest.json``     every file's size and sha256; written last of all
+====================  ======================================================================================
+
+Names that begin with a dot are DockerD's own and never leave the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from bedrock.lifecycle import Outcome
+from bedrock.model import NodeName, SessionId, StoredFile, Verdict
+from bedrock.wire import StartOrder
+
+LOCK = ".lock"
+GATE_DIR = ".gate"
+GATE_MOUNT = "/.bedrock"
+LOGS_MOUNT = "/logs"
+ORDER = ".order.json"
+SESSION = "session.json"
+MANIFEST = "manifest.json"
+STDOUT = "stdout.log"
+STDERR = "stderr.log"
+TRACER_OUTPUT = "tracer.log"
+
+_BLOCK = 1 << 20
+
+
+class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``.order.json``."""
+
+    session_id: SessionId
+    node: NodeName
+    order: StartOrder
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``session.json``: the end as this node saw it, and what it ran on."""
+
+    session_id: SessionId
+    node: NodeName
+    order: StartOrder
+    outcome: Outcome
+    image_id: str = ""
+    image_digests: list[str] = []
+    engine_version: str = ""
+    kernel: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """``manifest.json``: what FileMD must bring home, and what the tracer counted on the way."""
+
+    session_id: SessionId
+    files: list[StoredFile]
+    trace: Verdict | None = None
+    counters: dict[str, int | dict[str, int]] = {}
+
+
+class SessionVolume:
+    """One session's directory below ``<data_dir>/volumes``. Its methods are quick file operations that block."""
+
+    def __init__(self, volumes_dir: Path, session_id: SessionId) -> None:
+        self.session_id = session_id
+        self.path = volumes_dir / session_id
+
+    @property
+    def name(self) -> str:
+        """The name of the engine's volume object."""
+        return f"bedrock-{self.session_id}"
+
+    @property
+    def gate_path(self) -> Path:
+        return self.path / GATE_DIR
+
+    def locked_by(self) -> str | None:
+        """The node that owns the directory, None when it is unlocked."""
+        try:
+            return (self.path / LOCK).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def prepare(self, record: OrderRecord, gate: Path) -> None:
+        """Make the directory, locked, with the order and the gate in it. Doing it again is not an error."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        # The lock comes first: FileMD must take nothing away from under us.
+        write_durably(self.path / LOCK, record.node.encode())
+        write_durably(self.path / ORDER, msgspec.json.encode(record))
+        self.gate_path.mkdir(exist_ok=True)
+        # The target may run as any user, and under any umask of ours.
+        self.gate_path.chmod(0o755)
+        shutil.copyfile(gate, self.gate_path / "gate")
+        (self.gate_path / "gate").chmod(0o755)
+
+    def read_order(self) -> OrderRecord | None:
+        """The order, or None where there is none that can be read (a crash came first)."""
+        try:
+            return msgspec.json.decode((self.path / ORDER).read_bytes(), type=OrderRecord)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def read_session(self) -> SessionRecord | None:
+        """How it ended, once that is decided."""
+        try:
+            return msgspec.json.decode((self.path / SESSION).read_bytes(), type=SessionRecord)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def finish(self, record: SessionRecord, counters: dict[str, int | dict[str, int]]) -> Manifest:
+        """Write how it ended and the manifest of all that leaves the host."""
+        write_durably(self.path / SESSION, msgspec.json.encode(record))
+        manifest = Manifest(
+            session_id=self.session_id,
+            files=[describe_file(path) for path in self._uploads()],
+            trace=record.outcome.trace,
+            counters=counters,
+        )
+        write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
+        return manifest
+
+    def unlock(self) -> None:
+        """Hand the directory over to FileMD. Doing it again is not an error."""
+        (self.path / LOCK).unlink(missing_ok=True)
+        sync_directory(self.path)
+
+    def discard(self) -> None:
+        """Remove the directory with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _uploads(self) -> Iterator[Path]:
+        for path in sorted(self.path.iterdir()):
+            if path.is_file() and not path.is_symlink() and not path.name.startswith(".") and path.name != MANIFEST:
+                yield path
+
+
+def describe_file(path: Path) -> StoredFile:
+    """Name, size and sha256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return StoredFile(filename=path.name, size=size, sha256=digest.hexdigest())
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file atomically, so that a crash at any time leaves the old content or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
