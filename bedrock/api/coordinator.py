@@ -7,8 +7,8 @@ act, and the clients that watch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import partial
 
@@ -126,30 +126,24 @@ class Coordinator:
         self._changed(session_id)
         log.info("session deleted", session=session_id)
 
-    async def wait_change(self, session_id: SessionId, timeout_s: float) -> None:
-        """Return when the session may have changed after this call, at the latest after ``timeout_s``."""
-        event = self._watchers.get(session_id)
-        if event is None:
-            event = self._watchers[session_id] = trio.Event()
-        with trio.move_on_after(timeout_s):
-            await event.wait()
-        if self._watchers.get(session_id) is event and not event.statistics().tasks_waiting:
-            del self._watchers[session_id]
+    @contextmanager
+    def watching(self, session_id: SessionId) -> Iterator[trio.Event]:
+        """Yield an event that is set when the session may have changed after this context was entered."""
+        event = self._watchers.setdefault(session_id, trio.Event())
+        try:
+            yield event
+        finally:
+            if self._watchers.get(session_id) is event and not event.statistics().tasks_waiting:
+                del self._watchers[session_id]
 
-    async def files_stored(
-        self, session_id: SessionId, files: Sequence[StoredFile], judge: Callable[[Sequence[StoredFile]], Logs]
-    ) -> Session:
-        """Record files that are safely on disk. ``judge`` says, of all of the session's files, how far they are."""
-        known = {item.filename: item for item in await self.sessions.files(session_id)}
-        known |= {item.filename: item for item in files}
-        logs = judge(list(known.values()))
-        stored, _ = await self.sessions.update(
-            session_id, lambda session: msgspec.structs.replace(session, logs=logs), files=files
+    async def file_stored(self, session_id: SessionId, item: StoredFile, logs: Logs) -> None:
+        """Record a file that is safely on disk; ``logs`` says how far the session's files are with it."""
+        await self.sessions.update(
+            session_id, lambda session: msgspec.structs.replace(session, logs=logs), files=[item]
         )
-        self.metrics.upload_bytes.inc(sum(item.size for item in files))
+        self.metrics.upload_bytes.inc(item.size)
         self._changed(session_id)
-        log.info("files stored", session=session_id, files=[item.filename for item in files], logs=logs.state)
-        return self.present(stored.session)
+        log.info("file stored", session=session_id, file=item.filename, size=item.size, logs=logs.state)
 
     # -- what nodes report
 

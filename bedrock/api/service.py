@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 import structlog
+import trio
 import uuid_utils
 
 from bedrock.api.app import make_app
@@ -44,7 +45,8 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
             open_dispatcher(coordinator, f"tcp://{own.socket_host}:{own.socket_port}", boot=str(uuid_utils.uuid4()))
         )
         artifacts = ArtifactDir(settings.common.data_dir / "api" / "artifacts")
-        app = make_app(coordinator, artifacts, max_upload=own.max_upload)
+        stopping = trio.Event()
+        app = make_app(coordinator, artifacts, max_upload=own.max_upload, stopping=stopping)
         server = await stack.enter_async_context(
             open_http_server(
                 app,
@@ -52,6 +54,7 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
                 port=own.http_port,
                 max_connections=own.max_connections,
                 graceful_timeout_s=own.graceful_timeout,
+                stopping=stopping,
             )
         )
         log.info("API ready", url=server.url, nodes=dispatcher.endpoint)

@@ -196,6 +196,10 @@ class Sessions:
                 return SessionPage(found, None)
             cursor = page.cursor
 
+    async def check(self) -> None:
+        """Ask the store something; raises the store's error when it does not answer."""
+        await self._store.revision()
+
     async def waiting(self, *, limit: int) -> list[SessionId]:
         """The oldest sessions that no node has been given yet."""
         page = await self._store.scan("waiting/", limit=limit)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
+import trio
 
 from bedrock.cli.common import fail
 from bedrock.concurrency.service import ServiceContext, run_service
 from bedrock.errors import BedrockError
+from bedrock.filemd.watch import Carrier
 from bedrock.logconfig import configure_logging
-from bedrock.settings import Settings, all_settings, load_settings
+from bedrock.settings import Settings, all_settings, load_settings, reachable_host
+
+# How long `up` waits for the last uploads when it ends.
+_FAREWELL_S = 30.0
 
 _Main = Callable[[ServiceContext, Settings], Awaitable[None]]
 
@@ -86,13 +91,25 @@ async def _up(context: ServiceContext, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(open_api(settings))
         # Port 0 means "any": the other two are told which one it became.
-        filemd = msgspec_free_replace(settings, api.url, api.socket_endpoint)
-        carrier = await stack.enter_async_context(open_filemd(filemd))
-        await stack.enter_async_context(open_dockerd(filemd, stops_sessions=True))
+        host, _, port = api.socket_endpoint.removeprefix("tcp://").rpartition(":")
+        settings = replace(
+            settings,
+            dockerd=replace(settings.dockerd, api_socket_host=reachable_host(host), api_socket_port=int(port)),
+            filemd=replace(settings.filemd, api_url=api.url),
+        )
+        carrier = await stack.enter_async_context(open_filemd(settings))
+        stack.push_async_callback(_bring_home, carrier)
+        await stack.enter_async_context(open_dockerd(settings, stops_sessions=True))
         context.ready()
         click.echo(f"bedrock is up: {api.url}", err=True)
         await context.stopping.wait()
-        del carrier
+
+
+async def _bring_home(carrier: Carrier) -> None:
+    """What the sessions left is carried to the API before that goes, too; what takes too long waits for the next start."""
+    with trio.move_on_after(_FAREWELL_S):
+        await carrier.look()
+        await carrier.wait_idle()
 
 
 @click.command()
