@@ -1,0 +1,29 @@
+"""A nursery that an ``open_...`` context keeps to itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_hidden_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery for the inside of an async context manager, whose callers need not know that there is one.
+
+    An error of the body comes out as it went in, and so does one of a task when nothing else failed, so that
+    ``except EngineError`` round the context catches what it names. Failures that happen together stay a group.
+    Everything else, cancellation included, is as with :func:`trio.open_nursery`.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        (error,) = group.exceptions
+    else:
+        return
+    # Raised here and not above, where the group would become the error's context.
+    raise error
