@@ -96,7 +96,7 @@ class Client:
         init: bool = False,
         labels: Mapping[str, str] | None = None,
     ) -> Session:
-        """Submit a session. ``command`` as a string is split like a shell splits words; a sequence is taken as it is."""
+        """Submit a session. A string of a command is split as a shell splits words, a sequence is not."""
         body = {
             "image": image,
             "command": command if isinstance(command, str) else list(command),
@@ -107,7 +107,7 @@ class Client:
         return self._decode(await self._request("POST", "/api/sessions", json=body), Session)
 
     async def get(self, session_id: str, *, etag: str | None = None, wait_s: int = 0) -> Tagged | None:
-        """Read a session. With ``etag``: None unless it has changed since, for which the API waits ``wait_s`` seconds."""
+        """Read a session. With ``etag``: None unless it changes within ``wait_s`` seconds."""
         headers = {"If-None-Match": etag} if etag else {}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
@@ -117,7 +117,7 @@ class Client:
         return Tagged(self._decode(response, Session), response.headers.get("ETag", ""))
 
     async def watch(self, session_id: str, *, until_stored: bool = False) -> AsyncIterator[Session]:
-        """Yield a session now and at each change, until it has ended; ``until_stored``: until its files are home too."""
+        """Yield a session now and at each change, until it has ended (and its files are home)."""
         etag: str | None = None
         while True:
             found = await self.get(session_id, etag=etag, wait_s=_WAIT_S if etag else 0)
@@ -131,7 +131,11 @@ class Client:
                 return
 
     async def list(
-        self, *, status: Status | None = None, labels: Mapping[str, str] | None = None, limit: int | None = None,
+        self,
+        *,
+        status: Status | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[Session]:
         """Yield sessions, oldest first unless ``newest_first``, page by page."""
@@ -155,9 +159,7 @@ class Client:
             left = None if left is None else left - len(sessions)
 
     async def set_status(self, session_id: str, status: Status) -> Session:
-        return self._decode(
-            await self._request("PUT", f"/api/sessions/{session_id}", json={"status": status}), Session
-        )
+        return self._decode(await self._request("PUT", f"/api/sessions/{session_id}", json={"status": status}), Session)
 
     async def stop(self, session_id: str) -> Session:
         """Ask for a session to be stopped."""
@@ -234,7 +236,9 @@ class Client:
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.DecodeError as error:
-            raise ApiError(response.status_code, "unexpected answer", f"what answers there is no Bedrock: {error}") from None
+            raise ApiError(
+                response.status_code, "unexpected answer", f"what answers there is no Bedrock: {error}"
+            ) from None
 
 
 def _problem_of(response: httpx.Response) -> ApiError:

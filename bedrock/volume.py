@@ -66,12 +66,11 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``manifest.json``: what FileMD must bring home, and what the tracer counted on the way."""
+    """``manifest.json``: what FileMD must bring home, and what the trace in it is worth."""
 
     session_id: SessionId
     files: list[StoredFile]
     trace: Verdict | None = None
-    counters: dict[str, int | dict[str, int]] = {}
 
 
 class SessionVolume:
@@ -123,14 +122,13 @@ class SessionVolume:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def finish(self, record: SessionRecord, counters: dict[str, int | dict[str, int]]) -> Manifest:
+    def finish(self, record: SessionRecord) -> Manifest:
         """Write how it ended and the manifest of all that leaves the host."""
         write_durably(self.path / SESSION, msgspec.json.encode(record))
         manifest = Manifest(
             session_id=self.session_id,
             files=[describe_file(path) for path in self._uploads()],
             trace=record.outcome.trace,
-            counters=counters,
         )
         write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
         return manifest

@@ -42,7 +42,7 @@ def json_response(value: Any, status: int = 200, **headers: str) -> Response:
 
 
 async def read_body() -> bytes:
-    """The request's body, for JSON: it is small. A body without a content type is taken as JSON too, as curl sends it."""
+    """The request's body, for JSON, whatever content type it claims: curl -d claims a form."""
     data = bytearray()
     async for chunk in request.body:
         data += chunk
@@ -146,9 +146,7 @@ def _add_session_routes(
         return Response(b"", status=204)
 
 
-def _add_file_routes(
-    app: BedrockQuart, coordinator: Coordinator, artifacts: ArtifactDir, stopping: trio.Event
-) -> None:
+def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: ArtifactDir, stopping: trio.Event) -> None:
     """The files of sessions, up and down, and what is computed from them."""
     uploads = Uploads(coordinator, artifacts)
     traces = TraceReader(artifacts)
@@ -215,7 +213,7 @@ def _add_file_routes(
     async def get_trace(session_id: str) -> Response:
         known_id = parse_session_id(session_id)
         item = await _find_file(coordinator, known_id, TRACE_FILE, None)
-        return json_response(await traces.summary(known_id, item))
+        return Response(await traces.summary(known_id, item), content_type="application/json")
 
 
 def _add_service_routes(app: BedrockQuart, coordinator: Coordinator) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -99,7 +99,7 @@ class FileWriter:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
 """The Quart application class with the repairs that streaming needs.
 
 Quart takes in a request's body as fast as the network brings it, whether anybody reads it or not; checks the size limit
-only against what is unread; and has no time limit for a body that is read as a stream. Here the body pushes back, counts
-all that came, and must come at a reasonable pace.
+only against what is unread; and has no time limit for a body that is read as a stream. Here the body pushes back,
+counts all that came, and must come at a reasonable pace.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
-from quart.wrappers import Request, Response
+from quart.wrappers import Request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers.request import TrioBody, TrioRequest
@@ -111,7 +111,6 @@ class BedrockQuart(QuartTrio):
     """Quart-Trio for an application that streams."""
 
     request_class = StreamRequest
-    response_class = Response
     asgi_http_class = _Connection
 
 

@@ -1,8 +1,8 @@
 """What may happen to sessions: the one place where requests, reports and time change them.
 
 REST routes and node polls come here; nothing else writes a session. Each change is a pure function of
-:mod:`bedrock.lifecycle` under the store's compare-and-set, followed by telling those who wait for it: the node that must
-act, and the clients that watch.
+:mod:`bedrock.lifecycle` under the store's compare-and-set, followed by telling those who wait for it: the node that
+must act, and the clients that watch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The poll: packets of the nodes in, what each node must do out.
 
-A node's packet first reports, then asks. The reports are applied in the order in which they came; each end that has been
-stored is acknowledged in the answer (``session_cleanup``). Then our own nodes are told what has changed since the
-revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node of the Go fleet is
-answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is told again.
+A node's packet first reports, then asks. The reports are applied in the order in which they came; each end that has
+been stored is acknowledged in the answer (``session_cleanup``). Then our own nodes are told what has changed since the
+revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node of the Go fleet
+is answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is told again.
 """
 
 from __future__ import annotations

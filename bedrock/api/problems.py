@@ -41,7 +41,13 @@ class Problem(BedrockError):
 
 def problem_response(status: int, detail: str, **members: str) -> Response:
     """Return the response for one error. ``members`` are RFC 9457's extension members."""
-    body = {"type": "about:blank", "title": http.HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
+    body = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **members,
+    }
     return Response(msgspec.json.encode(body), status=status, content_type="application/problem+json")
 
 
@@ -73,4 +79,6 @@ def install_error_handlers(app: BedrockQuart) -> None:
     async def unexpected(error: Exception) -> Response:
         incident = secrets.token_hex(6)
         log.error("request failed unexpectedly", incident=incident, exc_info=error)
-        return problem_response(500, f"something went wrong here; the log has it as incident {incident}", incident=incident)
+        return problem_response(
+            500, f"something went wrong here; the log has it as incident {incident}", incident=incident
+        )

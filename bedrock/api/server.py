@@ -2,15 +2,17 @@
 
 Hypercorn 0.18 as it comes lets one client end the whole process (a websocket upgrade with a byte behind it), hold a
 connection for ever (most ways of closing one are cancelled half-way under Quart-Trio) and hang the shutdown (by not
-reading). Each override below names the one it is for; ``tests/unit/api/test_server.py`` has a client for each. Only what
-we serve is left on: HTTP/1.0 and 1.1 in clear text, no upgrades. TLS belongs to a proxy in front.
+reading). Each override below names the one it is for; ``tests/unit/api/test_server.py`` has a client for each. Only
+what we serve is left on: HTTP/1.0 and 1.1 in clear text, no upgrades. TLS belongs to a proxy in front.
 """
 
 from __future__ import annotations
 
+import logging
 import socket as stdlib_socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import h11
 import structlog
@@ -86,7 +88,8 @@ class _Connection(TCPServer):
     """One connection, which ends whatever its client does, and ends alone."""
 
     def __init__(self, server: HttpServer, stream: trio.SocketStream) -> None:
-        super().__init__(server.app, server.config, server.context, ConnectionState({}), stream)
+        # Hypercorn's annotation knows TLS only; its code serves plain streams as well.
+        super().__init__(server.app, server.config, server.context, ConnectionState({}), cast("Any", stream))
         self._reader_scope = trio.CancelScope()
         self._is_closing = False
 
@@ -97,7 +100,8 @@ class _Connection(TCPServer):
             async with TaskGroup() as task_group:
                 self._task_group = task_group
                 state = ConnectionState({})
-                self.protocol = _Protocol(
+                # In the place of hypercorn's wrapper, which would switch to HTTP/2.
+                self.protocol = cast("Any", _Protocol)(
                     self.app, self.config, self.context, task_group, state, False, client, address, self.protocol_send
                 )
                 await self.protocol.initiate()
@@ -179,7 +183,8 @@ class HttpServer:
         self.config.keep_alive_timeout = _IDLE_S
         self.config.h11_max_incomplete_size = _MAX_HEADER_BYTES
         self.config.accesslog = None
-        self.config.errorlog = log_name()
+        # Its complaints (an application that raised, say) go where everything else goes.
+        self.config.errorlog = logging.getLogger("hypercorn.error")
         self._max_connections = max_connections
         self._open = 0
 
@@ -198,13 +203,6 @@ class HttpServer:
         finally:
             self._open -= 1
             await trio.aclose_forcefully(stream)
-
-
-def log_name() -> object:
-    """Hypercorn's own complaints (an application that raised, say) go where everything else goes."""
-    import logging
-
-    return logging.getLogger("hypercorn.error")
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
@@ -245,7 +243,6 @@ async def open_http_server(
             acceptor.cancel_scope.cancel()
             if stopping is not None:
                 stopping.set()
-            server.context.terminated._event.set()
+            with trio.CancelScope(shield=True):
+                await server.context.terminated.set()
             connections.cancel_scope.deadline = trio.current_time() + graceful_timeout_s
-            if trio.current_effective_deadline() == -float("inf"):
-                connections.cancel_scope.cancel()

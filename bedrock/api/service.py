@@ -37,9 +37,7 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
         store = await stack.enter_async_context(open_store(own.store_url))
         metrics = ApiMetrics()
         coordinator = await stack.enter_async_context(
-            open_coordinator(
-                store, metrics, node_timeout_s=own.node_timeout, node_lost_after_s=own.node_lost_after
-            )
+            open_coordinator(store, metrics, node_timeout_s=own.node_timeout, node_lost_after_s=own.node_lost_after)
         )
         dispatcher = await stack.enter_async_context(
             open_dispatcher(coordinator, f"tcp://{own.socket_host}:{own.socket_port}", boot=str(uuid_utils.uuid4()))

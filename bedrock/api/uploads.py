@@ -31,8 +31,9 @@ class Uploads:
     ) -> list[StoredFile]:
         """Store every part of an upload under its file name (or, without one, its field's name).
 
-        Each file is stored and recorded by itself, as soon as it is whole: what came before a broken connection need not
-        be sent again. Raises :class:`Problem`, :class:`UnknownSession`, :class:`InvalidInput`, :class:`StorageFull`.
+        Each file is stored and recorded by itself, as soon as it is whole: what came before a broken connection need
+        not be sent again. Raises :class:`Problem`, :class:`UnknownSession`, :class:`InvalidInput`,
+        :class:`StorageFull`.
         """
         await self._coordinator.sessions.get(session_id)
         stored: list[StoredFile] = []

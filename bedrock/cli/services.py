@@ -33,7 +33,9 @@ def settings_options(*sections: str) -> Callable[[Callable[..., Any]], Callable[
         @functools.wraps(function)
         def command(config: Path | None, **flags: str | None) -> None:
             given = {
-                info.flag: text for info in known if (text := flags[info.flag.lstrip("-").replace("-", "_")]) is not None
+                info.flag: text
+                for info in known
+                if (text := flags[info.flag.lstrip("-").replace("-", "_")]) is not None
             }
             try:
                 settings = load_settings(flags=given, config=config)
@@ -106,7 +108,7 @@ async def _up(context: ServiceContext, settings: Settings) -> None:
 
 
 async def _bring_home(carrier: Carrier) -> None:
-    """What the sessions left is carried to the API before that goes, too; what takes too long waits for the next start."""
+    """Carry what the sessions left to the API before that goes, too; the next start carries the rest."""
     with trio.move_on_after(_FAREWELL_S):
         await carrier.look()
         await carrier.wait_idle()

@@ -54,7 +54,7 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
 @click.option("-d", "--detach", is_flag=True, help="Print the session's id and return at once.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the command's own output.")
 @async_command
-async def run(
+async def run(  # noqa: PLR0917 - click calls it by name
     image: str, command: tuple[str, ...], ttl: str, init: bool, labels: dict[str, str], detach: bool, quiet: bool
 ) -> int:
     """Run IMAGE under the tracer, print its output, and exit with its exit code.

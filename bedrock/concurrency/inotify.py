@@ -66,7 +66,7 @@ class Inotify:
         number = self._subscribe(directory, tree.change)
         self._trees[number] = tree
         try:
-            for path in directory.iterdir():
+            for path in directory.iterdir():  # noqa: ASYNC240 - as quick as adding the watches themselves
                 self._add_child(tree, path)
             yield tree.change
         finally:

@@ -1,4 +1,4 @@
-"""Several coroutines at once whose failures should read like one coroutine's, without an exception group around them."""
+"""Several coroutines at once whose failures read like one coroutine's, without a group around them."""
 
 from __future__ import annotations
 

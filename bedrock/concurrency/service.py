@@ -22,7 +22,8 @@ _EXIT_IMPATIENT = 130
 
 
 def backoff_delays(first_s: float, maximum_s: float, *, factor: float = 2.0, jitter: float = 0.25) -> Iterator[float]:
-    """Yield the pauses between attempts for ever: growing, capped, each up to ``jitter`` shorter than its nominal value.
+    """Yield the pauses between attempts for ever: growing, capped, each up to ``jitter`` shorter than its nominal
+    value.
 
     The jitter keeps many clients that failed together from coming back together.
     """

@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 import math
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import NamedTuple, TypeVar
+from contextlib import ExitStack, asynccontextmanager
+from typing import ClassVar, NamedTuple, TypeVar
 
 import msgspec
 import trio
@@ -53,6 +54,7 @@ _REMEDIES = {
 
 _Socket = zmq.Socket[bytes]
 _Message = list[bytes]
+_SocketT = TypeVar("_SocketT", bound="_ThreadedSocket")
 
 
 class SocketError(BedrockError):
@@ -79,18 +81,18 @@ class _Batch(NamedTuple):
     size_bytes: int
 
 
-class _ThreadedSocket:
+class _ThreadedSocket(ABC):
     """One socket, its thread, and the two queues between that thread and Trio.
 
     No lock is needed, because each attribute has one writer and the order of writing and looking is chosen with care
     in the two places where both sides look at the same thing: the wake-up, and the backlog.
     """
 
-    def __init__(self, kind: int, endpoint: str, prepare: Callable[[_Socket], None], *, backlog_bytes: int) -> None:
+    _kind: ClassVar[int]
+
+    def __init__(self, endpoint: str, *, backlog_bytes: int) -> None:
         self.endpoint = endpoint
         """Where the socket is; once it is open, with the port that the system chose where it was left the choice."""
-        self._kind = kind
-        self._prepare = prepare
         self._backlog_bytes = backlog_bytes
         self._token = trio.lowlevel.current_trio_token()
         self._wake_fd = -1
@@ -158,37 +160,37 @@ class _ThreadedSocket:
     # -- the thread
 
     def _own(self, opened: Callable[[], None]) -> None:
-        try:
-            context: zmq.Context[_Socket] = zmq.Context()
-        except zmq.ZMQError as error:
-            raise SocketError(self.endpoint, error) from None
-        try:
-            socket = self._open(context)
+        with ExitStack() as stack:
             try:
-                self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-                self._tell(opened)
-                self._loop(socket)
-            finally:
-                socket.close(_LINGER_MS)
-        finally:
-            context.term()
-
-    def _open(self, context: zmq.Context[_Socket]) -> _Socket:
-        try:
-            socket: _Socket = context.socket(self._kind)
-            try:
+                context: zmq.Context[_Socket] = zmq.Context()
+                stack.callback(context.term)
+                socket: _Socket = context.socket(self._kind)
+                stack.callback(socket.close, _LINGER_MS)
                 _set_common_options(socket, self.endpoint)
-                self._prepare(socket)
-            except BaseException:
-                socket.close(0)
-                raise
-        except zmq.ZMQError as error:
-            raise SocketError(self.endpoint, error) from None
-        return socket
+                monitor = self._open_monitor(socket, stack)
+                self._attach(socket)
+            except zmq.ZMQError as error:
+                raise SocketError(self.endpoint, error) from None
+            self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            self._tell(opened)
+            self._loop(socket, monitor)
 
-    def _loop(self, socket: _Socket) -> None:
+    def _open_monitor(self, socket: _Socket, stack: ExitStack) -> _Socket | None:
+        """Return what tells of the link's ups and downs, for the kind that wants to know."""
+        return None
+
+    @abstractmethod
+    def _attach(self, socket: _Socket) -> None:
+        """Set the options of this kind of socket, and bind or connect it."""
+
+    def _heed(self, monitor: _Socket) -> None:
+        """Take one event of the monitor."""
+
+    def _loop(self, socket: _Socket, monitor: _Socket | None) -> None:
         poller = zmq.Poller()
         poller.register(self._wake_fd, zmq.POLLIN)
+        if monitor is not None:
+            poller.register(monitor, zmq.POLLIN)
         while not self._stopping:
             poller.register(socket, zmq.POLLIN if self._may_read() else 0)
             ready = dict(poller.poll())
@@ -196,6 +198,8 @@ class _ThreadedSocket:
                 # In this order: a wake-up that is asked for in between is left out, but what it was for is seen below.
                 os.eventfd_read(self._wake_fd)
                 self._wake_pending = False
+            if monitor is not None and monitor in ready:
+                self._heed(monitor)
             self._flush(socket)
             if socket in ready:
                 self._read(socket)
@@ -246,6 +250,8 @@ class _ThreadedSocket:
 class RouterSocket(_ThreadedSocket):
     """The server's side: many peers, each known by its identity. Made by :func:`open_router`."""
 
+    _kind = zmq.ROUTER
+
     async def receive_batch(self) -> list[tuple[bytes, list[bytes]]]:
         """Wait for messages; return those that have come as (identity, frames), each peer's in order.
 
@@ -257,12 +263,22 @@ class RouterSocket(_ThreadedSocket):
         """Send to one peer. To one that is gone, or that does not read, the message is dropped and counted."""
         self._enqueue([identity, *frames])
 
+    def _attach(self, socket: _Socket) -> None:
+        # Without the first a message for a peer that is gone, or slow, disappears without a word; without the second a
+        # node that comes back under its name would never be heard.
+        socket.router_mandatory = True
+        socket.router_handover = True
+        socket.bind(self.endpoint)
+
 
 class DealerSocket(_ThreadedSocket):
     """The client's side: one peer, which may come and go. Made by :func:`open_dealer`."""
 
-    def __init__(self, kind: int, endpoint: str, prepare: Callable[[_Socket], None], *, backlog_bytes: int) -> None:
-        super().__init__(kind, endpoint, prepare, backlog_bytes=backlog_bytes)
+    _kind = zmq.DEALER
+
+    def __init__(self, endpoint: str, *, identity: bytes, backlog_bytes: int) -> None:
+        super().__init__(endpoint, backlog_bytes=backlog_bytes)
+        self._identity = identity
         self._connected = trio.Event()
         self._disconnected = trio.Event()
         self._disconnected.set()
@@ -276,6 +292,8 @@ class DealerSocket(_ThreadedSocket):
 
     def send(self, frames: list[bytes]) -> None:
         """Send to the peer. While there is none the message is dropped and counted: it would be old when it came."""
+        if not frames:
+            raise ValueError("a message has at least one frame")
         self._enqueue(frames)
 
     @property
@@ -289,3 +307,74 @@ class DealerSocket(_ThreadedSocket):
     async def wait_disconnected(self) -> None:
         """Return when the peer is not there; at once when it isn't."""
         await self._disconnected.wait()
+
+    def _open_monitor(self, socket: _Socket, stack: ExitStack) -> _Socket:
+        monitor: _Socket = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        stack.callback(monitor.close, 0)
+        stack.callback(socket.disable_monitor)
+        return monitor
+
+    def _attach(self, socket: _Socket) -> None:
+        socket.identity = self._identity
+        socket.immediate = True
+        socket.connect_timeout = _CONNECT_TIMEOUT_MS
+        socket.reconnect_ivl = _RECONNECT_MS
+        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        socket.connect(self.endpoint)
+
+    def _heed(self, monitor: _Socket) -> None:
+        event = recv_monitor_message(monitor)["event"]
+        self._tell(self._set_connected, event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+    def _set_connected(self, is_connected: bool) -> None:
+        if is_connected:
+            self._disconnected = trio.Event()
+            self._connected.set()
+        else:
+            self._connected = trio.Event()
+            self._disconnected.set()
+
+
+def _set_common_options(socket: _Socket, endpoint: str) -> None:
+    """What both kinds share. Encryption and authentication (CURVE) belong here when they come."""
+    socket.ipv6 = "[" in endpoint
+    socket.sndhwm = _SEND_HIGH_WATER_MARK
+    socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
+    socket.maxmsgsize = _MAX_FRAME_BYTES
+    # Of the network only: libzmq's own thread answers, whatever state the process is in.
+    socket.heartbeat_ivl = _HEARTBEAT_MS
+    socket.heartbeat_timeout = 2 * _HEARTBEAT_MS
+    socket.heartbeat_ttl = 3 * _HEARTBEAT_MS
+
+
+@asynccontextmanager
+async def _running(socket: _SocketT) -> AsyncIterator[_SocketT]:
+    async with open_hidden_nursery() as nursery:
+        await nursery.start(socket._run)
+        yield socket
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_router(endpoint: str, *, backlog_bytes: int = _BACKLOG_BYTES) -> AsyncIterator[RouterSocket]:
+    """Bind a ROUTER to ``endpoint`` (``tcp://127.0.0.1:8081``; port ``*`` or 0: any), until the context is left.
+
+    ``backlog_bytes`` bounds what has been received and not been taken yet; beyond it peers are made to wait. When the
+    context is left, also by cancellation, what was sent before gets half a second to leave; then thread and
+    descriptors are gone. Raises :class:`SocketError` when the endpoint can't be had.
+    """
+    async with _running(RouterSocket(endpoint, backlog_bytes=backlog_bytes)) as socket:
+        yield socket
+
+
+@asynccontextmanager
+async def open_dealer(
+    endpoint: str, *, identity: bytes, backlog_bytes: int = _BACKLOG_BYTES
+) -> AsyncIterator[DealerSocket]:
+    """Connect a DEALER to ``endpoint`` under ``identity`` (1 to 255 bytes), until the context is left.
+
+    Whenever the link breaks it is made again. ``backlog_bytes`` and the end are as with :func:`open_router`. Raises
+    :class:`SocketError` when the endpoint makes no sense; that nobody listens there yet is no error.
+    """
+    async with _running(DealerSocket(endpoint, identity=identity, backlog_bytes=backlog_bytes)) as socket:
+        yield socket

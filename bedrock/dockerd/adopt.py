@@ -16,10 +16,10 @@ import trio
 from bedrock.dockerd.containers import LABEL_NODE, Pair
 from bedrock.dockerd.engine import ContainerMissing, ContainerState, Engine
 from bedrock.dockerd.session import Step
-from bedrock.dockerd.tracing import read_report
-from bedrock.volume import OrderRecord, SessionVolume
+from bedrock.dockerd.tracing import report_of
 from bedrock.errors import InvalidInput
 from bedrock.model import NodeName, SessionId, parse_session_id
+from bedrock.volume import OrderRecord, SessionVolume
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ async def find_adoptable(engine: Engine, node: NodeName, volumes_dir: Path) -> l
     for record, volume in await trio.to_thread.run_sync(lambda: list(_locked_volumes(node, volumes_dir))):
         pair = Pair(record.session_id)
         target, tracer = await _look(engine, pair.target), await _look(engine, pair.tracer)
-        report = await trio.to_thread.run_sync(read_report, volume)
+        report = await trio.to_thread.run_sync(report_of, volume)
         step = choose_step(
             is_settled=volume.read_session() is not None,
             target=target,

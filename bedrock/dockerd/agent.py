@@ -13,10 +13,10 @@ import structlog
 import trio
 
 from bedrock.dockerd.session import Host, SessionRun, Step
-from bedrock.volume import OrderRecord, SessionVolume
 from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
 from bedrock.model import Reason, SessionId, Status, parse_session_id, utc_now
+from bedrock.volume import OrderRecord, SessionVolume
 from bedrock.wire import (
     Event,
     EventType,
@@ -99,9 +99,7 @@ class Agent:
 
     def report(self, only: set[SessionId] | None) -> list[Event]:
         """Events for what this node has: of the sessions ``only``, or of all; always every unacknowledged end."""
-        events = [
-            _state_of(session) for session in self._sessions.values() if only is None or session.id in only
-        ]
+        events = [_state_of(session) for session in self._sessions.values() if only is None or session.id in only]
         for session_id, outcome in self._host.ledger.outcomes.items():
             kind = EventType.FAILED if outcome.status is Status.FAILED else EventType.END
             events.append(Event(kind, session_id, encode_payload(outcome)))

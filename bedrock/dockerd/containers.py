@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bedrock.dockerd.engine import ContainerPlan, ImageInfo
-from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
 from bedrock.model import SessionId
+from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
 
 LABEL_SESSION = "bedrock.session"
 LABEL_NODE = "bedrock.node"

@@ -1,9 +1,10 @@
 """The Docker Engine, through the docker SDK in Trio threads.
 
-Everything Bedrock asks of an engine goes through :class:`Engine`; what comes back are our own values and our own errors,
-so that nothing above this module knows the SDK. Facts it takes care of: the SDK's client is not documented as safe for
-threads, so each call borrows one of its own; the engine gains nothing from more than a few starts at once, so they queue
-here; and a lost engine shows itself as one of a dozen exceptions, which all become :class:`EngineUnavailable`.
+Everything Bedrock asks of an engine goes through :class:`Engine`; what comes back are our own values and our own
+errors, so that nothing above this module knows the SDK. Facts it takes care of: the SDK's client is not documented as
+safe for threads, so each call borrows one of its own; the engine gains nothing from more than a few starts at once, so
+they queue here; and a lost engine shows itself as one of a dozen exceptions, which all become
+:class:`EngineUnavailable`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import docker
 import docker.auth
@@ -133,10 +134,10 @@ class _StreamHandle:
     def __init__(self, client: docker.APIClient) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._stream: docker.types.CancellableStream | None = None
+        self._stream: docker.types.CancellableStream[Any] | None = None
         self._closed = False
 
-    def watch(self, stream: docker.types.CancellableStream) -> docker.types.CancellableStream:
+    def watch(self, stream: docker.types.CancellableStream[Any]) -> docker.types.CancellableStream[Any]:
         with self._lock:
             self._stream = stream
             if self._closed:
@@ -166,8 +167,9 @@ class Engine:
         self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
         self._copies = trio.CapacityLimiter(_COPIES_AT_ONCE)
 
-    def _client(self, timeout_s: float | None = _CALL_TIMEOUT_S) -> docker.APIClient:
-        return docker.APIClient(self._base_url, version=self._api_version, timeout=timeout_s)
+    def _client(self, timeout_s: int | None = _CALL_TIMEOUT_S) -> docker.APIClient:
+        # The stubs don't know that None means no limit.
+        return docker.APIClient(self._base_url, version=self._api_version, timeout=cast("int", timeout_s))
 
     async def _call(
         self,
@@ -192,7 +194,7 @@ class Engine:
 
     async def image(self, name: str) -> ImageInfo:
         """Look up an image on this host. Raises :class:`ImageMissing`."""
-        raw = await self._call(lambda client: client.inspect_image(name), missing=ImageMissing)
+        raw = await self._call(lambda client: cast("Any", client).inspect_image(name), missing=ImageMissing)
         config = raw.get("Config") or {}
         return ImageInfo(
             id=raw["Id"],
@@ -290,7 +292,9 @@ class Engine:
     async def remove(self, container: str) -> None:
         """Remove a container, killing it if need be, with its anonymous volumes. One that is gone is not an error."""
         try:
-            await self._call(lambda client: client.remove_container(container, v=True, force=True), missing=ContainerMissing)
+            await self._call(
+                lambda client: client.remove_container(container, v=True, force=True), missing=ContainerMissing
+            )
         except ContainerMissing:
             return
         except EngineUnavailable:
@@ -376,7 +380,7 @@ class Engine:
         def events() -> Iterator[dict[str, Any]]:
             since = datetime.now(UTC).timestamp() - 2
             with _translated():
-                yield from handle.watch(client.events(since=f"{since:.9f}", filters=filters, decode=True))
+                yield from handle.watch(client.events(since=int(since), filters=filters, decode=True))
 
         return open_thread_stream(events, handle.close, name="engine events", max_buffer=10_000)
 

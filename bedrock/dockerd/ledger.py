@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bedrock.volume import write_durably
 from bedrock.errors import BedrockError
 from bedrock.lifecycle import Outcome
 from bedrock.model import SessionId
+from bedrock.volume import write_durably
 
 log = structlog.get_logger(__name__)
 

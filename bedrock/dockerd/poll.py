@@ -1,8 +1,8 @@
 """DockerD's conversation with the API. One poll is always on its way.
 
-What goes into a poll is computed from the present state: everything when this run of the API is new to us or was silent,
-and otherwise what has changed since the last answered poll. The API may be away for any time: sessions run on, and their
-ends wait in the ledger.
+What goes into a poll is computed from the present state: everything when this run of the API is new to us or was
+silent, and otherwise what has changed since the last answered poll. The API may be away for any time: sessions run on,
+and their ends wait in the ledger.
 """
 
 from __future__ import annotations

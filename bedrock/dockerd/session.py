@@ -31,12 +31,13 @@ from bedrock.dockerd.engine import (
 from bedrock.dockerd.images import Images
 from bedrock.dockerd.ledger import Ledger
 from bedrock.dockerd.outcome import Ending, ending_of_exit, make_outcome
-from bedrock.dockerd.tracing import TracerFailed, TracerImage, TracerReport, read_report, wait_gate_open
-from bedrock.volume import STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
+from bedrock.dockerd.tracing import TracerFailed, TracerImage, report_of, verdict_of, wait_gate_open
 from bedrock.dockerd.watch import ContainerWatch
 from bedrock.duration import format_duration
 from bedrock.lifecycle import Outcome
 from bedrock.model import NodeName, Reason, SessionId, Status, utc_now
+from bedrock.trace.verdict import TracerReport
+from bedrock.volume import STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +76,9 @@ class Step(enum.IntEnum):
 class SessionRun:
     """One session. ``on_change`` is called whenever there is something new to report of it."""
 
-    def __init__(self, host: Host, record: OrderRecord, volume: SessionVolume, on_change: Callable[[SessionId], None]) -> None:
+    def __init__(
+        self, host: Host, record: OrderRecord, volume: SessionVolume, on_change: Callable[[SessionId], None]
+    ) -> None:
         self.id: SessionId = record.session_id
         self.progress = ""
         self.started_at: datetime | None = None
@@ -201,17 +204,20 @@ class SessionRun:
         return None
 
     async def _watch_until_end(self) -> Ending:
-        report = await trio.to_thread.run_sync(read_report, self._volume)
+        report = await trio.to_thread.run_sync(report_of, self._volume)
         self.started_at = report.started_at if report is not None and report.started_at else utc_now()
         self._on_change(self.id)
         log.info("session running")
         spent_s = (utc_now() - self.started_at).total_seconds()
         with trio.move_on_after(self._record.order.ttl / 1e9 - spent_s) as ttl_scope:
             await first_of(
-                lambda: self._host.watch.wait_end(self._pair.target), lambda: self._host.watch.wait_end(self._pair.tracer)
+                lambda: self._host.watch.wait_end(self._pair.target),
+                lambda: self._host.watch.wait_end(self._pair.tracer),
             )
         if ttl_scope.cancelled_caught:
-            return Ending(Status.FINISHED, Reason.TTL, f"its time to live of {format_duration(self._record.order.ttl)} is over")
+            return Ending(
+                Status.FINISHED, Reason.TTL, f"its time to live of {format_duration(self._record.order.ttl)} is over"
+            )
         try:
             target = await self._host.engine.inspect(self._pair.target)
         except ContainerMissing:
@@ -249,18 +255,19 @@ class SessionRun:
             )
 
         def write() -> SessionRecord:
-            report = read_report(self._volume)
+            report = report_of(self._volume)
+            started_at = report.started_at if report is not None else None
             record = SessionRecord(
                 session_id=self.id,
                 node=self._host.node,
                 order=self._record.order,
-                outcome=make_outcome(ending, target, report),
+                outcome=make_outcome(ending, target, started_at, verdict_of(self._volume)),
                 image_id=target.image_id if target is not None else "",
                 image_digests=self._image.digests if self._image is not None else [],
                 engine_version=self._host.engine_version,
                 kernel=self._host.kernel,
             )
-            self._volume.finish(record, report.counters if report is not None else {})
+            self._volume.finish(record)
             return record
 
         return await trio.to_thread.run_sync(write)

@@ -12,14 +12,13 @@ import trio
 
 from bedrock.concurrency.inotify import Inotify
 from bedrock.dockerd.engine import Engine, EngineError, ImageInfo, ImageMissing
-from bedrock.volume import SessionVolume, write_durably
 from bedrock.errors import BedrockError
-from bedrock.trace.verdict import TracerStatus, load_status
+from bedrock.model import Verdict
+from bedrock.trace.verdict import TracerReport, judge, read_report
+from bedrock.volume import TRACE_FILE, TRACER_STATUS, SessionVolume, write_durably
 
 log = structlog.get_logger(__name__)
 
-STATUS_FILE = "tracer.json"
-TRACE_FILE = "trace.bdt"
 _GATE_IN_IMAGE = "/gate"
 # Should a notification be missed (the watch is a convenience of the kernel, not a promise), the file is read anyway.
 _SAFETY_INTERVAL_S = 1.0
@@ -75,15 +74,30 @@ async def tracer_image(engine: Engine, name: str, cache_dir: Path, *, node: str)
     return TracerImage(info=info, gate=gate)
 
 
-async def wait_gate_open(volume: SessionVolume, inotify: Inotify) -> TracerStatus:
-    """Return the tracer's status once the target's own program runs, or once it is clear that it never will.
+async def wait_gate_open(volume: SessionVolume, inotify: Inotify) -> TracerReport:
+    """Return the tracer's report once the target's own program runs, or once it is clear that it never will.
 
-    The status says which: ``running``, or ``failed``, or ``exec_failed``. Waits for ever; the caller has the deadline.
+    Its ``state`` says which: ``running``, or ``failed``, or ``exec_failed``. Waits for ever; the caller has the
+    deadline.
     """
     async with inotify.watching(volume.path) as changed:
         while True:
-            status = load_status(volume.path / STATUS_FILE)
-            if status is not None and status.state != "attached":
-                return status
+            report = report_of(volume)
+            if report is not None and report.state != "attached":
+                return report
             with trio.move_on_after(_SAFETY_INTERVAL_S):
                 await changed.wait()
+
+
+def report_of(volume: SessionVolume) -> TracerReport | None:
+    """What the tracer has last said of itself in this volume."""
+    return read_report(volume.path / TRACER_STATUS)
+
+
+def verdict_of(volume: SessionVolume) -> Verdict:
+    """What the trace in this volume is worth."""
+    try:
+        size = (volume.path / TRACE_FILE).stat().st_size
+    except OSError:
+        size = 0
+    return judge(report_of(volume), size)

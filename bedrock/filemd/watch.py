@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -68,8 +69,10 @@ class Carrier:
         path = self._volumes_dir / session_id
         delays = backoff_delays(_RETRY_FIRST_S, self._retry_max_s)
         with structlog.contextvars.bound_contextvars(session=session_id):
-            while not await self._try(path):
-                await trio.sleep(next(delays))
+            for delay in delays:
+                if await self._try(path):
+                    break
+                await trio.sleep(delay)
         self._carried.discard(session_id)
         if not self._carried:
             self._no_more.set()
@@ -109,7 +112,7 @@ async def open_filemd(settings: Settings) -> AsyncIterator[Carrier]:
     data_dir = settings.common.data_dir
     with sole_owner(data_dir / "filemd.lock", f"a FileMD is already running with data_dir {data_dir}; one is enough"):
         for leftover in settings.volumes_dir.glob(f"{DONE_PREFIX}*"):
-            await trio.to_thread.run_sync(lambda path=leftover: shutil.rmtree(path, ignore_errors=True))
+            await trio.to_thread.run_sync(partial(shutil.rmtree, leftover, ignore_errors=True))
         async with (
             open_client(settings.filemd.api_url) as client,
             open_inotify() as inotify,

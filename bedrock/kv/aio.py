@@ -71,9 +71,9 @@ class AsyncStore(KVStore):
                 # Once begun, a transaction is brought to its end: half of one would hold the only connection.
                 with trio.CancelScope(shield=True):
                     result: _T = await trio_asyncio.aio_as_trio(work)()
-                    return result
             except SQLAlchemyError as error:
                 raise translate(error) from None
+            return result
 
 
 @asynccontextmanager

@@ -15,5 +15,7 @@ def translate(error: SQLAlchemyError) -> StoreError:
     if "full" in cause:
         return StoreUnavailable(f"the store's disk is full ({cause}); make room, nothing was written")
     if "not a database" in cause or "malformed" in cause:
-        return StoreError(f"the store's file is damaged or no database ({cause}); restore it, or name another store_url")
+        return StoreError(
+            f"the store's file is damaged or no database ({cause}); restore it, or name another store_url"
+        )
     return StoreUnavailable(f"the store can't be used ({cause})")

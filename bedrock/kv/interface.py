@@ -1,8 +1,8 @@
 """The key-value store's contract: ordered keys, revisions, atomic compare-and-set of several keys.
 
-Keys are text of up to 512 bytes in UTF-8 and are ordered by those bytes; values are up to 1 MiB. Each commit gets the next
-revision of the whole store, a number that never goes back and is never used twice; an entry's revision is that of the
-commit that wrote it last.
+Keys are text of up to 512 bytes in UTF-8 and are ordered by those bytes; values are up to 1 MiB. Each commit gets the
+next revision of the whole store, a number that never goes back and is never used twice; an entry's revision is that of
+the commit that wrote it last.
 """
 
 from __future__ import annotations
@@ -107,13 +107,11 @@ class KVStore(ABC):
         """Return the entry of ``key``, None when it is absent."""
         return (await self.get_many([key]))[0]
 
-    async def scan(
-        self, prefix: str, *, after: str | None = None, limit: int = 1_000, reverse: bool = False
-    ) -> Page:
+    async def scan(self, prefix: str, *, after: str | None = None, limit: int = 1_000, reverse: bool = False) -> Page:
         """Return up to ``limit`` entries whose keys begin with ``prefix``, in key order or in ``reverse``.
 
-        ``after`` is a key to go on behind, usually the last page's cursor. One range of the index is read, whatever else
-        the store holds.
+        ``after`` is a key to go on behind, usually the last page's cursor. One range of the index is read, whatever
+        else the store holds.
         """
         if limit < 1:
             raise InvalidInput("limit", f"must be at least 1, not {limit}")
@@ -125,9 +123,9 @@ class KVStore(ABC):
     async def commit(self, *operations: Put | Delete, expect: Mapping[str, int] | None = None) -> int:
         """Do all ``operations`` or none, and return the new revision.
 
-        ``expect`` maps keys to the revisions at which they must be, 0 for absent; otherwise :class:`Conflict` is raised.
-        Without operations this only checks, and returns the present revision. Raises :class:`StoreUnavailable` when the
-        commit could not be written and :class:`StoreClosed`.
+        ``expect`` maps keys to the revisions at which they must be, 0 for absent; otherwise :class:`Conflict` is
+        raised. Without operations this only checks, and returns the present revision. Raises :class:`StoreUnavailable`
+        when the commit could not be written and :class:`StoreClosed`.
         """
         expect = dict(expect or {})
         keys = [operation.key for operation in operations]

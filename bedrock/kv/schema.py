@@ -73,9 +73,7 @@ def migrate(connection: Connection, migrations: Sequence[Callable[[Connection], 
     for step in migrations[version:]:
         step(connection)
     write = insert(counters).values(name=_VERSION, value=len(migrations))
-    connection.execute(
-        write.on_conflict_do_update(index_elements=[counters.c.name], set_={"value": len(migrations)})
-    )
+    connection.execute(write.on_conflict_do_update(index_elements=[counters.c.name], set_={"value": len(migrations)}))
 
 
 def _counter(connection: Connection, name: str) -> int:

@@ -1,8 +1,8 @@
 """The one thread that writes, with group commit: whatever is queued when it looks goes into one transaction.
 
 Waiting for the disk costs the same for one commit as for a hundred, so nearly nothing is paid for ``synchronous=FULL``
-as soon as there is more than one caller. Each caller is answered for its own commit: one that is refused leaves no trace
-in the group, and a group that could not be written is told to all who were in it.
+as soon as there is more than one caller. Each caller is answered for its own commit: one that is refused leaves no
+trace in the group, and a group that could not be written is told to all who were in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from bedrock.kv.errors import translate
-from bedrock.kv.interface import Commit, Conflict, StoreClosed, StoreError
+from bedrock.kv.interface import Commit, Conflict, StoreClosed
 from bedrock.kv.schema import apply_commit, read_revision, write_revision
 
 log = structlog.get_logger(__name__)

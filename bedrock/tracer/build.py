@@ -20,6 +20,7 @@ from pathlib import Path
 import docker
 import docker.errors
 import requests
+from docker.models.images import Image
 
 from bedrock import __version__
 from bedrock.errors import BedrockError
@@ -113,7 +114,7 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def _present(client: docker.DockerClient, image: str) -> docker.models.images.Image | None:
+def _present(client: docker.DockerClient, image: str) -> Image | None:
     try:
         return client.images.get(image)
     except docker.errors.ImageNotFound:

@@ -2,8 +2,8 @@
 
 A trace is a file header, then records. Every record begins with its size in bytes and its type, so that a reader can
 step over what it does not know; sizes are multiples of 8 and numbers are little-endian. Times are nanoseconds of
-CLOCK_MONOTONIC, device numbers are the kernel's own encoding (major << 20 | minor), thread and process ids are the host's;
-PROCESS records translate them to those of the container.
+CLOCK_MONOTONIC, device numbers are the kernel's own encoding (major << 20 | minor), thread and process ids are the
+host's; PROCESS records translate them to those of the container.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class Op(enum.IntEnum):
     EXECVEAT = 23
     FORK = 24
     EXIT = 25
+    SENDFILE = 26  # this and the next two are two records each: what was read, and with TO_FILE what was written
+    COPY_FILE_RANGE = 27
+    SPLICE = 28
 
 
 class CallFlag(enum.IntFlag):
@@ -64,6 +67,7 @@ class CallFlag(enum.IntFlag):
     OFFSET_SHARED = 4  # the position was moved by somebody else during the call: offset is the kernel's after it
     APPEND = 8
     GROUP_DEAD = 16  # of EXIT: the last thread of its process
+    TO_FILE = 64  # of SENDFILE, COPY_FILE_RANGE, SPLICE: the file that was written to
     REQUEST_CUT = 32  # a vector with more entries than are added up: requested is a lower bound
 
 
@@ -109,7 +113,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("inode", "u64", "of the file, with HAS_FILE"),
         Field("offset", "i64", "in bytes, with HAS_OFFSET; of MMAP and LSEEK the argument"),
         Field("requested", "u64", "bytes asked for"),
-        Field("arg", "u64", "open flags; lseek whence; prot | flags << 32; new descriptor; child's tid"),
+        Field("arg", "u64", "open flags; lseek whence; prot | flags << 32; the other descriptor; child's process"),
         Field("device", "u32", "of the file, with HAS_FILE"),
         Field("fd", "i32", "descriptor, or -1"),
         Field("tgid", "u32", "process on the host"),
@@ -121,11 +125,21 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("inode", "u64", ""),
         Field("device", "u32", ""),
         Field("mode", "u32", "st_mode"),
-        Field("text_size", "u32", "bytes of text behind this: path components, the last one first, each with a / behind"),
+        Field(
+            "text_size", "u32", "bytes of text behind this: path components, the last one first, each with a / behind"
+        ),
         Field("flags", "u32", "TextFlag"),
     ],
-    RecordType.STRING: [*_HEAD, Field("text_size", "u32", "bytes of text behind this"), Field("flags", "u32", "TextFlag")],
-    RecordType.ARGV: [*_HEAD, Field("text_size", "u32", "bytes of text behind this"), Field("flags", "u32", "TextFlag")],
+    RecordType.STRING: [
+        *_HEAD,
+        Field("text_size", "u32", "bytes of text behind this"),
+        Field("flags", "u32", "TextFlag"),
+    ],
+    RecordType.ARGV: [
+        *_HEAD,
+        Field("text_size", "u32", "bytes of text behind this"),
+        Field("flags", "u32", "TextFlag"),
+    ],
     RecordType.PROCESS: [
         *_HEAD,
         Field("tgid", "u32", "process on the host"),
@@ -135,8 +149,16 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("comm_low", "u64", "name, first 8 bytes"),
         Field("comm_high", "u64", "name, last 8 bytes"),
     ],
-    RecordType.START: [*_HEAD, Field("namespace", "u32", "inode of the target's PID namespace"), Field("level", "u32", "")],
-    RecordType.END: [*_HEAD, Field("seen", "u64", "records that the probes made or tried to make"), Field("written", "u64", "")],
+    RecordType.START: [
+        *_HEAD,
+        Field("namespace", "u32", "inode of the target's PID namespace"),
+        Field("level", "u32", ""),
+    ],
+    RecordType.END: [
+        *_HEAD,
+        Field("seen", "u64", "records that the probes made or tried to make"),
+        Field("written", "u64", ""),
+    ],
 }
 
 FILE_HEADER = [
@@ -161,10 +183,15 @@ def c_header() -> str:
     lines = ["/* Generated from bedrock/tracer/format.py; see there for what each field means. */", "#pragma once", ""]
     lines += [f"#define BDT_MAGIC 0x{int.from_bytes(MAGIC, 'little'):x}ULL", f"#define BDT_VERSION {VERSION}", ""]
     for kind in (RecordType, Op, CallFlag, TextFlag, Cause):
-        prefix = {"RecordType": "REC", "Op": "OP", "CallFlag": "CALL", "TextFlag": "TEXT", "Cause": "CAUSE"}[kind.__name__]
+        prefix = {"RecordType": "REC", "Op": "OP", "CallFlag": "CALL", "TextFlag": "TEXT", "Cause": "CAUSE"}[
+            kind.__name__
+        ]
         lines += ["enum {", *(f"\tBDT_{prefix}_{item.name} = {item.value}," for item in kind), "};", ""]
     lines += [f"#define BDT_CAUSES {len(Cause)}", f"#define BDT_OPS {max(Op) + 1}", ""]
-    for name, fields in [("file_header", FILE_HEADER), *((kind.name.lower(), fields) for kind, fields in LAYOUT.items())]:
+    for name, fields in [
+        ("file_header", FILE_HEADER),
+        *((kind.name.lower(), fields) for kind, fields in LAYOUT.items()),
+    ]:
         lines += [f"struct bdt_{name} {{", *(f"\t{_C[field.kind]} {field.name};" for field in fields), "};"]
         size = dtype_of(fields).itemsize
         lines += [f'_Static_assert(sizeof(struct bdt_{name}) == {size}, "layout of bdt_{name}");', ""]

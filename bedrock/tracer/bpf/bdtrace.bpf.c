@@ -127,11 +127,13 @@ struct registers {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 };
 #define ARGUMENTS(r) { (r).di, (r).si, (r).dx, (r).r10, (r).r8 }
+#define SIXTH_ARGUMENT(r) ((r).r9)
 #elif defined(__TARGET_ARCH_arm64)
 struct registers {
 	__u64 x[6];
 };
 #define ARGUMENTS(r) { (r).x[0], (r).x[1], (r).x[2], (r).x[3], (r).x[4] }
+#define SIXTH_ARGUMENT(r) ((r).x[5])
 #else
 #error "the probes know x86-64 and arm64"
 #endif
@@ -162,16 +164,22 @@ __u32 has_begun;
 __u64 root_dentry;
 __u64 root_mnt;
 
-struct call {
-	__u64 time_ns;
-	__u64 argument[5];
+/* A file that a call is about, as it was when the call began. */
+struct subject {
 	__u64 file;
 	__u64 inode;
 	__s64 position;
 	__u32 device;
+	__u32 flags;
+};
+
+struct call {
+	__u64 time_ns;
+	__u64 argument[5];
+	struct subject from;
+	struct subject to; /* of calls that move bytes from one file to another */
 	__u16 op;
-	__u16 flags;
-	__u32 introduced;
+	__u16 introduced;
 };
 
 struct {
@@ -503,7 +511,8 @@ static __always_inline void emit_argv(struct task_struct *task, __u64 time_ns, _
 }
 
 /* Take down which file a call is about, and introduce the file if it is a new one. */
-static __always_inline void note_file(struct call *call, __u64 file_address, __u32 tid, bool always_introduce)
+static __always_inline void note_file(struct subject *subject, __u64 file_address, __u64 time_ns, __u32 tid,
+				      bool always_introduce)
 {
 	struct file *file = (struct file *)file_address;
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
@@ -511,20 +520,34 @@ static __always_inline void note_file(struct call *call, __u64 file_address, __u
 	__u16 mode = BPF_CORE_READ(inode, i_mode) & S_IFMT;
 	__u8 one = 1;
 
-	call->file = file_address;
-	call->inode = identity.inode = BPF_CORE_READ(inode, i_ino);
-	call->device = identity.device = BPF_CORE_READ(inode, i_sb, s_dev);
-	call->flags |= BDT_CALL_HAS_FILE;
+	subject->file = file_address;
+	subject->inode = identity.inode = BPF_CORE_READ(inode, i_ino);
+	subject->device = identity.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	subject->flags = BDT_CALL_HAS_FILE;
 	if (mode == S_IFREG || mode == S_IFBLK) {
-		call->flags |= BDT_CALL_HAS_OFFSET;
-		call->position = BPF_CORE_READ(file, f_pos);
+		subject->flags |= BDT_CALL_HAS_OFFSET;
+		subject->position = BPF_CORE_READ(file, f_pos);
 		if (BPF_CORE_READ(file, f_flags) & O_APPEND)
-			call->flags |= BDT_CALL_APPEND;
+			subject->flags |= BDT_CALL_APPEND;
 	}
 	if (always_introduce || !bpf_map_lookup_elem(&known_files, &identity)) {
 		bpf_map_update_elem(&known_files, &identity, &one, BPF_ANY);
-		emit_file(file_address, call->time_ns, tid);
+		emit_file(file_address, time_ns, tid);
 	}
+}
+
+static __always_inline void forget(struct subject *subject)
+{
+	subject->file = 0;
+	subject->inode = 0;
+	subject->position = 0;
+	subject->device = 0;
+	subject->flags = 0;
+}
+
+static __always_inline bool moves(__u16 op)
+{
+	return op >= BDT_OP_SENDFILE && op <= BDT_OP_SPLICE;
 }
 
 static __always_inline bool takes_descriptor(__u16 op)
@@ -546,6 +569,7 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	struct call *call;
 	__u64 now, file;
 	__u16 op;
+	__s32 fd;
 
 	if (number >= SYSCALLS)
 		return 0;
@@ -571,15 +595,18 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	call->time_ns = now;
 	call->op = op;
-	call->flags = 0;
-	call->file = 0;
-	call->inode = 0;
-	call->device = 0;
-	call->position = 0;
-	if (takes_descriptor(op) || op == BDT_OP_MMAP) {
-		file = file_of(task, op == BDT_OP_MMAP ? call->argument[4] : call->argument[0]);
+	forget(&call->from);
+	fd = op == BDT_OP_MMAP ? call->argument[4] : op == BDT_OP_SENDFILE ? call->argument[1] : call->argument[0];
+	if (takes_descriptor(op) || op == BDT_OP_MMAP || moves(op)) {
+		file = file_of(task, fd);
 		if (file)
-			note_file(call, file, task->pid, false);
+			note_file(&call->from, file, now, task->pid, false);
+	}
+	if (moves(op)) {
+		forget(&call->to);
+		file = file_of(task, op == BDT_OP_SENDFILE ? call->argument[0] : call->argument[2]);
+		if (file)
+			note_file(&call->to, file, now, task->pid, false);
 	}
 	return 0;
 }
@@ -593,7 +620,7 @@ static __always_inline __u64 sum_of_iovecs(struct call *call)
 	__u64 count = call->argument[2], sum = 0;
 
 	if (count > MAX_IOVECS)
-		call->flags |= BDT_CALL_REQUEST_CUT;
+		call->from.flags |= BDT_CALL_REQUEST_CUT;
 	for (int i = 0; i < MAX_IOVECS; i++) {
 		if (i >= count)
 			break;
@@ -604,139 +631,184 @@ static __always_inline __u64 sum_of_iovecs(struct call *call)
 	return sum;
 }
 
-SEC("raw_tp/sys_exit")
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
+/*
+ * Where a transfer through a file's own position began. The kernel moves the position by what it transferred, holding
+ * the position's lock; so where it stands behind us, less what we moved, is where we were, also when appending. Only
+ * when somebody who shares the position has moved it as well does that not hold.
+ */
+static __always_inline __s64 began_at(struct subject *subject, __s64 moved)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct call *call = bpf_task_storage_get(&calls, task, NULL, 0);
-	__s64 result = (__s64)ctx->args[1], offset = -1;
-	__u64 now, requested = 0, argument = 0;
+	struct file *file = (struct file *)subject->file;
+	__s64 offset = moved > 0 ? BPF_CORE_READ(file, f_pos) - moved : subject->position;
+
+	if (offset != subject->position && !(subject->flags & BDT_CALL_APPEND))
+		subject->flags |= BDT_CALL_OFFSET_SHARED;
+	return offset;
+}
+
+/* The same for calls that may be given the address of an offset, which they move instead. */
+static __always_inline __s64 moved_from(struct subject *subject, __u64 address, __s64 moved)
+{
+	__s64 after = 0;
+
+	if (!(subject->flags & BDT_CALL_HAS_OFFSET))
+		return -1;
+	if (!address)
+		return began_at(subject, moved);
+	bpf_probe_read_user(&after, sizeof(after), (void *)address);
+	return moved > 0 ? after - moved : after;
+}
+
+static __always_inline void emit_call(struct task_struct *task, struct call *call, struct subject *subject,
+				      struct bdt_call *values)
+{
 	struct bdt_call *record;
-	__s32 fd = -1;
-	__u16 op;
 
-	if (!call || !call->op || !target_inum)
-		return 0;
-	op = call->op;
-	call->op = 0;
-	now = bpf_ktime_get_ns();
-	switch (op) {
-	case BDT_OP_OPEN:
-	case BDT_OP_CREAT:
-		argument = op == BDT_OP_OPEN ? call->argument[1] : 01101;
-		emit_string(call->argument[0], true, call->time_ns, task->pid);
-		break;
-	case BDT_OP_OPENAT:
-	case BDT_OP_OPENAT2:
-		if (op == BDT_OP_OPENAT)
-			argument = call->argument[2];
-		else
-			bpf_probe_read_user(&argument, sizeof(argument), (void *)call->argument[2]);
-		emit_string(call->argument[1], true, call->time_ns, task->pid);
-		break;
-	case BDT_OP_EXECVE:
-	case BDT_OP_EXECVEAT:
-		/* One that succeeded was told by on_exec, when the old memory was still to be read. */
-		if (result < 0)
-			emit_string(call->argument[op == BDT_OP_EXECVEAT], true, call->time_ns, task->pid);
-		break;
-	case BDT_OP_READ:
-	case BDT_OP_WRITE:
-		requested = call->argument[2];
-		fd = call->argument[0];
-		break;
-	case BDT_OP_PREAD64:
-	case BDT_OP_PWRITE64:
-		requested = call->argument[2];
-		offset = call->argument[3];
-		fd = call->argument[0];
-		break;
-	case BDT_OP_READV:
-	case BDT_OP_WRITEV:
-		requested = sum_of_iovecs(call);
-		fd = call->argument[0];
-		break;
-	case BDT_OP_PREADV:
-	case BDT_OP_PWRITEV:
-	case BDT_OP_PREADV2:
-	case BDT_OP_PWRITEV2:
-		requested = sum_of_iovecs(call);
-		/* On 64-bit kernels the low word holds all of the offset. */
-		offset = call->argument[3];
-		fd = call->argument[0];
-		break;
-	case BDT_OP_LSEEK:
-		offset = call->argument[1];
-		argument = call->argument[2];
-		fd = call->argument[0];
-		break;
-	case BDT_OP_MMAP:
-		requested = call->argument[1];
-		argument = (call->argument[2] & 0xffffffff) | call->argument[3] << 32;
-		fd = call->argument[4];
-		break;
-	default:
-		fd = call->argument[0];
-		argument = call->argument[1];
-	}
-	if (opens(op) && result >= 0) {
-		__u64 file = file_of(task, result);
-
-		fd = result;
-		if (file)
-			note_file(call, file, task->pid, true);
-		call->flags &= ~BDT_CALL_HAS_OFFSET;
-	} else if (op == BDT_OP_MMAP) {
-		struct registers registers = {};
-
-		/* The sixth argument, which only this call needs. */
-		offset = 0;
-		bpf_probe_read_kernel(&registers, sizeof(registers), (void *)ctx->args[0]);
-#if defined(__TARGET_ARCH_x86)
-		offset = registers.r9;
-#else
-		offset = registers.x[5];
-#endif
-	} else if ((op >= BDT_OP_READ && op <= BDT_OP_WRITEV && offset == -1) ||
-		   ((op == BDT_OP_PREADV2 || op == BDT_OP_PWRITEV2) && offset == -1)) {
-		if (call->flags & BDT_CALL_HAS_OFFSET) {
-			struct file *file = (struct file *)call->file;
-			__s64 after = BPF_CORE_READ(file, f_pos);
-
-			/*
-			 * The kernel moves the position by what it transferred, holding the position's lock; so where
-			 * it stands behind us, less what we moved, is where we were, also when appending. Only when
-			 * somebody who shares the position has moved it as well does that not hold.
-			 */
-			offset = result > 0 ? after - result : call->position;
-			if (offset != call->position && !(call->flags & BDT_CALL_APPEND))
-				call->flags |= BDT_CALL_OFFSET_SHARED;
-		}
-	} else if (offset == -1 && op != BDT_OP_LSEEK) {
-		call->flags &= ~BDT_CALL_HAS_OFFSET;
-	}
 	count_seen();
 	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 	if (!record) {
 		count_cause(BDT_CAUSE_RING_FULL);
-		return 0;
+		return;
 	}
 	record->size = sizeof(*record);
 	record->type = BDT_REC_CALL;
 	record->tid = task->pid;
 	record->time_ns = call->time_ns;
-	record->duration_ns = now - call->time_ns;
-	record->result = result;
-	record->inode = call->inode;
-	record->offset = offset;
-	record->requested = requested;
-	record->arg = argument;
-	record->device = call->device;
-	record->fd = fd;
+	record->duration_ns = values->duration_ns;
+	record->result = values->result;
+	record->inode = subject->inode;
+	record->offset = values->offset;
+	record->requested = values->requested;
+	record->arg = values->arg;
+	record->device = subject->device;
+	record->fd = values->fd;
 	record->tgid = task->tgid;
-	record->op = op;
-	record->flags = call->flags;
+	record->op = values->op;
+	record->flags = subject->flags;
 	bpf_ringbuf_submit(record, wakeup());
+}
+
+/* Both sides of a call that moves bytes from one file to another. */
+static __always_inline void emit_move(struct task_struct *task, struct call *call, struct bdt_call *values)
+{
+	bool is_sendfile = values->op == BDT_OP_SENDFILE;
+	__s32 in = is_sendfile ? call->argument[1] : call->argument[0];
+	__s32 out = is_sendfile ? call->argument[0] : call->argument[2];
+
+	values->requested = is_sendfile ? call->argument[3] : call->argument[4];
+	values->fd = in;
+	values->arg = out;
+	values->offset = moved_from(&call->from, is_sendfile ? call->argument[2] : call->argument[1], values->result);
+	emit_call(task, call, &call->from, values);
+	values->fd = out;
+	values->arg = in;
+	values->offset = moved_from(&call->to, is_sendfile ? 0 : call->argument[3], values->result);
+	call->to.flags |= BDT_CALL_TO_FILE;
+	emit_call(task, call, &call->to, values);
+}
+
+SEC("raw_tp/sys_exit")
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct call *call = bpf_task_storage_get(&calls, task, NULL, 0);
+	struct bdt_call values = { .fd = -1, .offset = -1 };
+	bool has_own_offset = false;
+	struct registers registers;
+	__u64 file;
+	__u16 op;
+
+	if (!call || !call->op || !target_inum)
+		return 0;
+	values.op = op = call->op;
+	call->op = 0;
+	values.duration_ns = bpf_ktime_get_ns() - call->time_ns;
+	values.result = (__s64)ctx->args[1];
+	if (moves(op)) {
+		emit_move(task, call, &values);
+		return 0;
+	}
+	switch (op) {
+	case BDT_OP_OPEN:
+	case BDT_OP_CREAT:
+		values.arg = op == BDT_OP_OPEN ? call->argument[1] : 01101;
+		emit_string(call->argument[0], true, call->time_ns, task->pid);
+		break;
+	case BDT_OP_OPENAT:
+	case BDT_OP_OPENAT2:
+		if (op == BDT_OP_OPENAT)
+			values.arg = call->argument[2];
+		else
+			bpf_probe_read_user(&values.arg, sizeof(values.arg), (void *)call->argument[2]);
+		emit_string(call->argument[1], true, call->time_ns, task->pid);
+		break;
+	case BDT_OP_EXECVE:
+	case BDT_OP_EXECVEAT:
+		/* One that succeeded was told by on_exec, when the old memory was still to be read. */
+		if (values.result < 0)
+			emit_string(op == BDT_OP_EXECVEAT ? call->argument[1] : call->argument[0], true, call->time_ns,
+				    task->pid);
+		break;
+	case BDT_OP_READ:
+	case BDT_OP_WRITE:
+		values.requested = call->argument[2];
+		values.fd = call->argument[0];
+		break;
+	case BDT_OP_PREAD64:
+	case BDT_OP_PWRITE64:
+		values.requested = call->argument[2];
+		values.offset = call->argument[3];
+		values.fd = call->argument[0];
+		has_own_offset = true;
+		break;
+	case BDT_OP_READV:
+	case BDT_OP_WRITEV:
+		values.requested = sum_of_iovecs(call);
+		values.fd = call->argument[0];
+		break;
+	case BDT_OP_PREADV:
+	case BDT_OP_PWRITEV:
+	case BDT_OP_PREADV2:
+	case BDT_OP_PWRITEV2:
+		values.requested = sum_of_iovecs(call);
+		/* On 64-bit kernels the low word holds all of the offset; -1 means the file's own position. */
+		values.offset = call->argument[3];
+		values.fd = call->argument[0];
+		has_own_offset = values.offset != -1;
+		break;
+	case BDT_OP_LSEEK:
+		values.offset = call->argument[1];
+		values.arg = call->argument[2];
+		values.fd = call->argument[0];
+		has_own_offset = true;
+		break;
+	case BDT_OP_MMAP:
+		values.requested = call->argument[1];
+		values.arg = (call->argument[2] & 0xffffffff) | call->argument[3] << 32;
+		values.fd = call->argument[4];
+		/* The sixth argument, which only this call needs. */
+		bpf_probe_read_kernel(&registers, sizeof(registers), (void *)ctx->args[0]);
+		values.offset = SIXTH_ARGUMENT(registers);
+		has_own_offset = true;
+		break;
+	default:
+		values.fd = call->argument[0];
+		values.arg = call->argument[1];
+	}
+	if (opens(op)) {
+		if (values.result >= 0) {
+			values.fd = values.result;
+			file = file_of(task, values.fd);
+			if (file)
+				note_file(&call->from, file, call->time_ns, task->pid, true);
+		}
+		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
+	} else if (op < BDT_OP_READ || op > BDT_OP_MMAP) {
+		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
+	} else if (!has_own_offset && (call->from.flags & BDT_CALL_HAS_OFFSET)) {
+		values.offset = began_at(&call->from, values.result);
+	}
+	emit_call(task, call, &call->from, &values);
 	return 0;
 }
 

@@ -270,6 +270,9 @@ static void fill_operations(uint8_t *op_of)
 	IS(fcntl, FCNTL_DUPFD);
 	IS(execve, EXECVE);
 	IS(execveat, EXECVEAT);
+	IS(sendfile, SENDFILE);
+	IS(copy_file_range, COPY_FILE_RANGE);
+	IS(splice, SPLICE);
 #undef IS
 }
 

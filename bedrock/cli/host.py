@@ -1,0 +1,60 @@
+"""What concerns this host: building the tracer, and what is missing for tracing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bedrock.cli.common import fail, print_json, print_table
+from bedrock.errors import BedrockError
+from bedrock.settings import Settings, load_settings
+
+
+@click.group()
+def tracer() -> None:
+    """The image that traces."""
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load_settings(config=config)
+    except BedrockError as error:
+        fail(error, 1)
+
+
+@tracer.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).  [BEDROCK_CONFIG]")
+@click.option("--force", is_flag=True, help="Build also when the image is up to date.")
+def build(config: Path | None, force: bool) -> None:
+    """Build the tracer image from the sources that come with Bedrock.
+
+    It needs clang, gcc, bpftool and libbpf on this host, and the Docker Engine; a build takes a few seconds.
+    """
+    from bedrock.tracer.build import build_tracer_image
+
+    own = _settings(config).dockerd
+    try:
+        build_tracer_image(own.bedrock_tracer_image, own.docker_host, force=force, say=click.echo)
+    except BedrockError as error:
+        fail(error, 1)
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).  [BEDROCK_CONFIG]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of a table.")
+def doctor(config: Path | None, as_json: bool) -> None:
+    """Say what this host can do for Bedrock, and what to do about what it can't.
+
+    Exits with 1 when something is missing that sessions need.
+    """
+    from bedrock.doctor import examine
+
+    findings = examine(_settings(config))
+    if as_json:
+        print_json(findings)
+    else:
+        rows = [["ok" if item.is_fine else "MISSING", item.name, item.found, item.remedy] for item in findings]
+        print_table(["", "WHAT", "FOUND", "REMEDY"], rows)
+    sys.exit(0 if all(item.is_fine for item in findings) else 1)
