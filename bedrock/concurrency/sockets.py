@@ -31,6 +31,8 @@ _BATCH = 1_000
 # and objects that hold it).
 _BACKLOG_BYTES = 32 << 20
 _MESSAGE_OVERHEAD_BYTES = 512
+# What Trio may have sent and the thread not yet taken: a bound for the memory, far beyond any burst.
+_MAX_OUTGOING = 100_000
 # Of each peer. The one for sending is the larger, since what does not fit is dropped and a burst should not be.
 _SEND_HIGH_WATER_MARK = 10_000
 _RECEIVE_HIGH_WATER_MARK = 1_000
@@ -54,6 +56,8 @@ _REMEDIES = {
 
 _Socket = zmq.Socket[bytes]
 _Message = list[bytes]
+# Further sockets of the thread, each with what to do when it can be read.
+_Aides = dict[_Socket, Callable[[], None]]
 _SocketT = TypeVar("_SocketT", bound="_ThreadedSocket")
 
 
@@ -84,8 +88,8 @@ class _Batch(NamedTuple):
 class _ThreadedSocket(ABC):
     """One socket, its thread, and the two queues between that thread and Trio.
 
-    No lock is needed, because each attribute has one writer and the order of writing and looking is chosen with care
-    in the two places where both sides look at the same thing: the wake-up, and the backlog.
+    There is no lock: what one side counts the other only reads, and in the two places where each must not miss what the
+    other does, the wake-up and the backlog, the order of writing and looking sees to it.
     """
 
     _kind: ClassVar[int]
@@ -104,10 +108,11 @@ class _ThreadedSocket(ABC):
         self._is_paused = False
         self._delivered_bytes = 0
         self._taken_bytes = 0
-        self._received = self._sent = self._dropped = 0
+        self._received = self._refused = 0  # by Trio
+        self._sent = self._dropped = 0  # by the thread
 
     def statistics(self) -> Statistics:
-        return Statistics(received=self._received, sent=self._sent, dropped=self._dropped)
+        return Statistics(received=self._received, sent=self._sent, dropped=self._dropped + self._refused)
 
     # -- Trio's side
 
@@ -145,6 +150,9 @@ class _ThreadedSocket(ABC):
         return batch.messages
 
     def _enqueue(self, message: _Message) -> None:
+        if len(self._outgoing) >= _MAX_OUTGOING:
+            self._refused += 1
+            return
         self._outgoing.append(message)
         self._wake()
 
@@ -167,30 +175,22 @@ class _ThreadedSocket(ABC):
                 socket: _Socket = context.socket(self._kind)
                 stack.callback(socket.close, _LINGER_MS)
                 _set_common_options(socket, self.endpoint)
-                monitor = self._open_monitor(socket, stack)
-                self._attach(socket)
+                aides = self._attach(socket, stack)
             except zmq.ZMQError as error:
                 raise SocketError(self.endpoint, error) from None
             self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
             self._tell(opened)
-            self._loop(socket, monitor)
-
-    def _open_monitor(self, socket: _Socket, stack: ExitStack) -> _Socket | None:
-        """Return what tells of the link's ups and downs, for the kind that wants to know."""
-        return None
+            self._loop(socket, aides)
 
     @abstractmethod
-    def _attach(self, socket: _Socket) -> None:
-        """Set the options of this kind of socket, and bind or connect it."""
+    def _attach(self, socket: _Socket, stack: ExitStack) -> _Aides:
+        """Set the options of this kind of socket, and bind or connect it; return what it needs beside it."""
 
-    def _heed(self, monitor: _Socket) -> None:
-        """Take one event of the monitor."""
-
-    def _loop(self, socket: _Socket, monitor: _Socket | None) -> None:
+    def _loop(self, socket: _Socket, aides: _Aides) -> None:
         poller = zmq.Poller()
         poller.register(self._wake_fd, zmq.POLLIN)
-        if monitor is not None:
-            poller.register(monitor, zmq.POLLIN)
+        for aide in aides:
+            poller.register(aide, zmq.POLLIN)
         while not self._stopping:
             poller.register(socket, zmq.POLLIN if self._may_read() else 0)
             ready = dict(poller.poll())
@@ -198,8 +198,9 @@ class _ThreadedSocket(ABC):
                 # In this order: a wake-up that is asked for in between is left out, but what it was for is seen below.
                 os.eventfd_read(self._wake_fd)
                 self._wake_pending = False
-            if monitor is not None and monitor in ready:
-                self._heed(monitor)
+            for aide, heed in aides.items():
+                if aide in ready:
+                    heed()
             self._flush(socket)
             if socket in ready:
                 self._read(socket)
@@ -263,12 +264,13 @@ class RouterSocket(_ThreadedSocket):
         """Send to one peer. To one that is gone, or that does not read, the message is dropped and counted."""
         self._enqueue([identity, *frames])
 
-    def _attach(self, socket: _Socket) -> None:
+    def _attach(self, socket: _Socket, stack: ExitStack) -> _Aides:
         # Without the first a message for a peer that is gone, or slow, disappears without a word; without the second a
         # node that comes back under its name would never be heard.
-        socket.router_mandatory = True
+        socket.router_mandatory = False
         socket.router_handover = True
         socket.bind(self.endpoint)
+        return {}
 
 
 class DealerSocket(_ThreadedSocket):
@@ -308,13 +310,11 @@ class DealerSocket(_ThreadedSocket):
         """Return when the peer is not there; at once when it isn't."""
         await self._disconnected.wait()
 
-    def _open_monitor(self, socket: _Socket, stack: ExitStack) -> _Socket:
+    def _attach(self, socket: _Socket, stack: ExitStack) -> _Aides:
+        # The monitor comes first: the link may be up a moment after connect().
         monitor: _Socket = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         stack.callback(monitor.close, 0)
         stack.callback(socket.disable_monitor)
-        return monitor
-
-    def _attach(self, socket: _Socket) -> None:
         socket.identity = self._identity
         socket.immediate = True
         socket.connect_timeout = _CONNECT_TIMEOUT_MS
@@ -322,9 +322,11 @@ class DealerSocket(_ThreadedSocket):
         socket.reconnect_ivl_max = _RECONNECT_MAX_MS
         socket.connect(self.endpoint)
 
-    def _heed(self, monitor: _Socket) -> None:
-        event = recv_monitor_message(monitor)["event"]
-        self._tell(self._set_connected, event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        def heed() -> None:
+            event = recv_monitor_message(monitor)["event"]
+            self._tell(self._set_connected, event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+        return {monitor: heed}
 
     def _set_connected(self, is_connected: bool) -> None:
         if is_connected:

@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 # Beyond the time for which the API may hold an answer; a silence that is longer means that it is away.
 _ANSWER_MARGIN_S = 5.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 2.0
+# An API that is just being started is not away yet.
+_CONNECT_S = 2.0
 
 
 class _Answer(enum.Enum):
@@ -94,6 +96,8 @@ class Poller:
     async def _exchange(self, packet: Packet) -> _Answer:
         """Send a poll and wait for its answer, for as long as it is worth waiting for."""
         self._answered = trio.Event()
+        with trio.move_on_after(_CONNECT_S):
+            await self._socket.wait_connected()
         if not self._socket.is_connected:
             self._note_absence("nobody there")
             await self._socket.wait_connected()

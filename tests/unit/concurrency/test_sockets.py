@@ -213,13 +213,8 @@ async def test_what_is_sent_right_after_the_link_came_up_arrives() -> None:
 async def test_a_dealer_resumes_with_a_router_that_was_started_again_at_the_same_port() -> None:
     async with open_router(ANY) as router:
         endpoint = router.endpoint
-        dealer_context = open_dealer(endpoint, identity=b"node")
-        dealer = await dealer_context.__aenter__()
-        await dealer.wait_connected()
-    try:
-        await dealer.wait_disconnected()
-        assert not dealer.is_connected
-        for _ in range(2):
+    async with open_dealer(endpoint, identity=b"node") as dealer:
+        for _ in range(3):
             async with open_router(endpoint) as router:
                 await dealer.wait_connected()
                 dealer.send([b"still here"])
@@ -227,8 +222,7 @@ async def test_a_dealer_resumes_with_a_router_that_was_started_again_at_the_same
                 router.send(b"node", [b"welcome"])
                 assert await dealer.receive_batch() == [[b"welcome"]]
             await dealer.wait_disconnected()
-    finally:
-        await dealer_context.__aexit__(None, None, None)
+            assert not dealer.is_connected
 
 
 async def test_a_peer_that_comes_back_under_its_name_takes_over_though_its_old_link_stands() -> None:
@@ -251,10 +245,9 @@ async def test_a_sender_without_measure_is_made_to_wait_while_trio_is_behind_and
         # Drops at the sender mean that the whole way is full, up to the router's thread, which has stopped reading.
         while dealer.statistics().dropped == 0:
             for _ in range(100):
-                dealer.send([number.to_bytes(size_bytes)])
                 number += 1
-            await trio.lowlevel.checkpoint()
-        await eventually(lambda: dealer.statistics().sent + dealer.statistics().dropped == number)
+                dealer.send([number.to_bytes(size_bytes)])
+            await eventually(lambda sent=number: dealer.statistics().sent + dealer.statistics().dropped == sent)
         assert router.statistics().received <= (1 << 20) / size_bytes
         # Now Trio catches up, and the thread reads on by itself.
         numbers = [int.from_bytes(frames[0]) for _, frames in await take(router, dealer.statistics().sent)]
@@ -305,8 +298,20 @@ async def test_a_frame_beyond_the_limit_costs_its_sender_the_link_and_nobody_els
             greedy.send(bytes((16 << 20) + 1))
             assert await trio.to_thread.run_sync(monitor.poll, LIMIT_S * 1000)
             greedy.disable_monitor()
+            monitor.close()
         dealer.send([b"hello"])
         assert await router.receive_batch() == [(b"node", [b"hello"])]
+
+
+async def test_a_queue_that_its_thread_can_not_empty_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "_MAX_OUTGOING", 10)
+    async with a_pair() as (router, dealer):
+        # Between these the thread, which needs Python's lock as well, gets at most a few in edgeways.
+        for _ in range(5_000):
+            router.send(b"node", [b"much"])
+        await eventually(lambda: router.statistics().sent + router.statistics().dropped == 5_000)
+        assert router.statistics().dropped > 0
+        assert await take(dealer, router.statistics().sent) == [[b"much"]] * router.statistics().sent
 
 
 async def test_what_was_sent_before_the_context_is_left_still_arrives() -> None:
