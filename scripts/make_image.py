@@ -1,7 +1,7 @@
 """Make a small image out of Debian's static busybox, since there may be no registry to pull one from.
 
-    make_image.py NAME:TAG [PATH-IN-IMAGE=FILE ...]
-    make_image.py --remove NAME:TAG
+make_image.py NAME:TAG [PATH-IN-IMAGE=FILE ...]
+make_image.py --remove NAME:TAG
 """
 
 from __future__ import annotations

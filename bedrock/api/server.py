@@ -27,6 +27,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.errors import BedrockError
 
 log = structlog.get_logger(__name__)
@@ -231,7 +232,7 @@ async def open_http_server(
     own_host, own_port = listeners[0].socket.getsockname()[:2]
     shown = f"[{own_host}]" if ":" in own_host else own_host
     server = HttpServer(app, f"http://{shown}:{own_port}", max_connections)
-    async with trio.open_nursery() as connections, trio.open_nursery() as acceptor:
+    async with open_hidden_nursery() as connections, open_hidden_nursery() as acceptor:
 
         async def accept() -> None:
             await trio.serve_listeners(server.serve, listeners, handler_nursery=connections)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import inotify_simple
 import trio
 
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.errors import BedrockError
 
 _FLAGS = inotify_simple.flags
@@ -135,7 +136,7 @@ async def open_inotify() -> AsyncIterator[Inotify]:
         ) from None
     try:
         inotify = Inotify(source)
-        async with trio.open_nursery() as nursery:
+        async with open_hidden_nursery() as nursery:
             nursery.start_soon(inotify.run)
             yield inotify
             nursery.cancel_scope.cancel()

@@ -133,7 +133,6 @@ class _ThreadedSocket(ABC):
         finally:
             self._wake_pending = True  # nobody may write to a descriptor that is somebody else's by now
             os.close(self._wake_fd)
-            self._inbox_in.close()
 
     async def _stop_when_cancelled(self) -> None:
         try:
@@ -267,7 +266,7 @@ class RouterSocket(_ThreadedSocket):
     def _attach(self, socket: _Socket, stack: ExitStack) -> _Aides:
         # Without the first a message for a peer that is gone, or slow, disappears without a word; without the second a
         # node that comes back under its name would never be heard.
-        socket.router_mandatory = False
+        socket.router_mandatory = True
         socket.router_handover = True
         socket.bind(self.endpoint)
         return {}

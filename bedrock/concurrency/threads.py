@@ -9,6 +9,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
+from bedrock.concurrency.nursery import open_hidden_nursery
+
 _T = TypeVar("_T")
 
 
@@ -106,7 +108,7 @@ async def open_thread_stream(
     async def read() -> None:
         await trio.to_thread.run_sync(stream._read, iterator, thread_name=name, limiter=own_limiter)
 
-    async with trio.open_nursery() as nursery:
+    async with open_hidden_nursery() as nursery:
         nursery.start_soon(read)
         try:
             yield stream

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 import trio
 
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.dockerd.engine import Engine, EngineError, EngineUnavailable, ImageInfo, ImageMissing, PullFailed
 
 log = structlog.get_logger(__name__)
@@ -123,6 +124,6 @@ def _progress(layers: dict[str, tuple[int, int]]) -> str:
 @asynccontextmanager
 async def open_images(engine: Engine, *, pull_timeout_s: float) -> AsyncIterator[Images]:
     """Yield the images of one engine; leaving the context ends the pulls that are under way."""
-    async with trio.open_nursery() as nursery:
+    async with open_hidden_nursery() as nursery:
         yield Images(engine, nursery, pull_timeout_s=pull_timeout_s)
         nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from bedrock.concurrency.inotify import open_inotify
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.sockets import open_dealer
 from bedrock.dockerd.adopt import find_adoptable
 from bedrock.dockerd.agent import Agent
@@ -67,7 +68,7 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
         adopted = await find_adoptable(engine, own.name, settings.volumes_dir)
         endpoint = f"tcp://{own.api_socket_host}:{own.api_socket_port}"
         socket = await stack.enter_async_context(open_dealer(endpoint, identity=own.name.encode()))
-        async with trio.open_nursery() as nursery:
+        async with open_hidden_nursery() as nursery:
             agent = Agent(host, settings.volumes_dir, nursery)
             for item in adopted:
                 agent.begin(item.record, item.volume, item.step)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
 from bedrock.dockerd.engine import ContainerMissing, ContainerState, Engine, EngineError, EngineUnavailable
 
@@ -83,7 +84,7 @@ class ContainerWatch:
 async def open_watch(engine: Engine, labels: Mapping[str, str]) -> AsyncIterator[ContainerWatch]:
     """Watch the containers that carry ``labels`` until the context is left."""
     watch = ContainerWatch(engine, labels)
-    async with trio.open_nursery() as nursery:
+    async with open_hidden_nursery() as nursery:
         nursery.start_soon(watch.run)
         yield watch
         nursery.cancel_scope.cancel()

@@ -16,6 +16,7 @@ import trio
 
 from bedrock.client import Client, open_client
 from bedrock.concurrency.inotify import Inotify, open_inotify
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
 from bedrock.errors import BedrockError, InvalidInput
 from bedrock.filemd.upload import DONE_PREFIX, UnknownToApi, remove_volume, set_aside, upload_volume
@@ -116,7 +117,7 @@ async def open_filemd(settings: Settings) -> AsyncIterator[Carrier]:
         async with (
             open_client(settings.filemd.api_url) as client,
             open_inotify() as inotify,
-            trio.open_nursery() as nursery,
+            open_hidden_nursery() as nursery,
         ):
             carrier = Carrier(client, settings, nursery)
             nursery.start_soon(carrier.run, inotify)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.kv.errors import translate
 from bedrock.kv.interface import Commit, Entry, KVStore, Scan, StoreClosed, StoreError
 from bedrock.kv.schema import migrate, read_many, read_revision, read_scan
@@ -129,7 +130,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writer.run, thread_name="store writer", limiter=trio.CapacityLimiter(1))
 
-        async with trio.open_nursery() as nursery:
+        async with open_hidden_nursery() as nursery:
             nursery.start_soon(write)
             try:
                 yield store

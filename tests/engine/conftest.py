@@ -1,0 +1,85 @@
+"""Images to trace, and a running Bedrock, on the real engine."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from make_image import make_image, remove_image
+from processes import Fleet
+
+from bedrock.client import Client, open_client
+
+IMAGE = "bedrock-test/busybox:1"
+SCRATCH_IMAGE = "bedrock-test/scratch:1"
+VERSE = b"Only sessions of tests read this line.\n"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def known_io(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A static program that does I/O which it also writes down."""
+    source = Path(__file__).parent / "programs" / "known_io.c"
+    program = tmp_path_factory.mktemp("programs") / "known_io"
+    subprocess.run(["gcc", "-O1", "-Wall", "-static", str(source), "-o", str(program)], check=True)
+    return program.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def image(known_io: bytes) -> Iterator[str]:
+    """busybox, a file to read, and the program of known I/O."""
+    extra = {"srv/verse.txt": VERSE, "bin/known_io": known_io, "srv/not-a-program": b"\x00\x01"}
+    make_image(IMAGE, extra, ["ENV PATH=/bin", 'CMD ["/bin/sh"]'])
+    yield IMAGE
+    remove_image(IMAGE)
+
+
+@pytest.fixture(scope="session")
+def scratch_image(known_io: bytes) -> Iterator[str]:
+    """Nothing but one static program, with an entrypoint and no shell, libc or PATH."""
+    make_image(SCRATCH_IMAGE, {"known_io": known_io}, ['ENTRYPOINT ["/known_io"]'], with_busybox=False)
+    yield SCRATCH_IMAGE
+    remove_image(SCRATCH_IMAGE)
+
+
+@pytest.fixture(scope="session")
+def running_fleet(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Fleet]:
+    """One of everything, for all tests that don't kill anything."""
+    with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+        fleet.api().start()
+        fleet.dockerd("alpha").start()
+        fleet.filemd().start()
+        yield fleet
+    assert containers_of("alpha") == []
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, image: str) -> Iterator[Fleet]:
+    """A fleet of which nothing runs yet."""
+    with Fleet(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(running_fleet: Fleet) -> AsyncIterator[Client]:
+    async with open_client(running_fleet.url) as opened:
+        yield opened
+
+
+def containers_of(node: str) -> list[str]:
+    """The names of a node's containers that the engine has, running or not."""
+    api = docker.from_env()
+    try:
+        found = api.containers.list(all=True, filters={"label": f"bedrock.node={node}"}, ignore_removed=True)
+        return sorted(item.name for item in found)
+    finally:
+        api.close()
