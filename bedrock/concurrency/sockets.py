@@ -133,6 +133,7 @@ class _ThreadedSocket(ABC):
         finally:
             self._wake_pending = True  # nobody may write to a descriptor that is somebody else's by now
             os.close(self._wake_fd)
+            self._inbox_in.close()
 
     async def _stop_when_cancelled(self) -> None:
         try:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -28,11 +29,16 @@ async def eventually(holds: Callable[[], bool]) -> None:
         await trio.sleep(0.002)
 
 
-async def take(receiver: RouterSocket | DealerSocket, count: int) -> list[object]:
-    taken: list[object] = []
+async def take(router: RouterSocket, count: int) -> list[tuple[bytes, list[bytes]]]:
+    taken: list[tuple[bytes, list[bytes]]] = []
     while len(taken) < count:
-        taken.extend(await receiver.receive_batch())
+        taken.extend(await router.receive_batch())
     return taken
+
+
+def _has_handled(sender: RouterSocket | DealerSocket, count: int) -> bool:
+    statistics = sender.statistics()
+    return statistics.sent + statistics.dropped == count
 
 
 @asynccontextmanager
@@ -143,22 +149,38 @@ async def test_a_burst_from_several_peers_arrives_whole_and_each_peers_part_in_o
         nursery.cancel_scope.cancel()
 
 
-async def test_no_wake_up_is_lost_however_sending_and_the_thread_interleave() -> None:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        async with a_pair() as (router, dealer):
-            for number in range(3_000):
-                dealer.send([b"%d" % number])
-                if number % 3:
-                    await trio.lowlevel.checkpoint()
-                if number % 50 == 0:
-                    # Everything must have left by now; nothing else would wake the thread.
-                    await eventually(lambda sent=number + 1: dealer.statistics().sent == sent)
-            taken = await take(router, 3_000)
-    finally:
-        sys.setswitchinterval(interval)
-    assert [frames for _, frames in taken] == [[b"%d" % number] for number in range(3_000)]
+async def test_a_message_sent_while_the_thread_takes_a_wake_up_does_not_keep_later_ones_from_waking_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    takes, go_on = threading.Event(), threading.Event()
+    take_wake_up = os.eventfd_read
+
+    def take_slowly(descriptor: int) -> int:
+        takes.set()
+        go_on.wait(LIMIT_S)
+        return take_wake_up(descriptor)
+
+    async with open_router(ANY) as router:
+        monkeypatch.setattr(os, "eventfd_read", take_slowly)
+        router.send(b"nobody", [b"one"])
+        await trio.to_thread.run_sync(takes.wait)
+        router.send(b"nobody", [b"two"])
+        go_on.set()
+        await eventually(lambda: router.statistics().dropped == 2)
+        router.send(b"nobody", [b"three"])
+        await eventually(lambda: router.statistics().dropped == 3)
+
+
+async def test_single_messages_leave_without_any_other_to_push_them() -> None:
+    async with a_pair() as (router, dealer):
+        for number in range(1_000):
+            dealer.send([b"%d" % number])
+            if number % 3:
+                await trio.lowlevel.checkpoint()
+            if number % 50 == 0:
+                await eventually(partial(_has_handled, dealer, number + 1))
+        taken = await take(router, 1_000)
+    assert taken == [(b"node", [b"%d" % number]) for number in range(1_000)]
 
 
 async def test_a_receiver_that_is_cancelled_again_and_again_loses_nothing() -> None:
@@ -247,7 +269,7 @@ async def test_a_sender_without_measure_is_made_to_wait_while_trio_is_behind_and
             for _ in range(100):
                 number += 1
                 dealer.send([number.to_bytes(size_bytes)])
-            await eventually(lambda sent=number: dealer.statistics().sent + dealer.statistics().dropped == sent)
+            await eventually(partial(_has_handled, dealer, number))
         assert router.statistics().received <= (1 << 20) / size_bytes
         # Now Trio catches up, and the thread reads on by itself.
         numbers = [int.from_bytes(frames[0]) for _, frames in await take(router, dealer.statistics().sent)]
@@ -256,14 +278,22 @@ async def test_a_sender_without_measure_is_made_to_wait_while_trio_is_behind_and
         assert await router.receive_batch() == [(b"node", [b"afterwards"])]
 
 
-async def test_answers_leave_while_reading_is_paused() -> None:
+async def test_while_reading_is_paused_answers_leave_and_the_thread_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    read = RouterSocket._read
+
+    def count(self: RouterSocket, raw: zmq.Socket[bytes]) -> None:
+        reads.append(1)
+        read(self, raw)
+
+    monkeypatch.setattr(RouterSocket, "_read", count)
     async with a_pair(backlog_bytes=1) as (router, dealer):
         dealer.send([b"one"])
         dealer.send([b"two"])
         await eventually(lambda: router.statistics().received == 1)
         router.send(b"node", [b"answer"])
         assert await dealer.receive_batch() == [[b"answer"]]
-        assert router.statistics().received == 1
+        assert router.statistics().received == len(reads) == 1
         assert await take(router, 2) == [(b"node", [b"one"]), (b"node", [b"two"])]
 
 
@@ -311,16 +341,44 @@ async def test_a_queue_that_its_thread_can_not_empty_is_bounded(monkeypatch: pyt
             router.send(b"node", [b"much"])
         await eventually(lambda: router.statistics().sent + router.statistics().dropped == 5_000)
         assert router.statistics().dropped > 0
-        assert await take(dealer, router.statistics().sent) == [[b"much"]] * router.statistics().sent
+        while dealer.statistics().received < router.statistics().sent:
+            await dealer.receive_batch()
 
 
-async def test_what_was_sent_before_the_context_is_left_still_arrives() -> None:
+async def test_what_was_sent_before_the_context_is_left_still_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "_LINGER_MS", LIMIT_S * 1_000)
+    much = bytes(10_000_000)  # more than the kernel takes at once
     async with open_router(ANY) as router:
         async with open_dealer(router.endpoint, identity=b"node") as dealer:
             await dealer.wait_connected()
-            for number in range(500):
-                dealer.send([b"%d" % number])
-        assert [frames for _, frames in await take(router, 500)] == [[b"%d" % number] for number in range(500)]
+            dealer.send([much])
+            dealer.send([b"last"])
+        assert await take(router, 2) == [(b"node", [much]), (b"node", [b"last"])]
+
+
+async def test_what_was_sent_just_before_the_end_is_not_forgotten_by_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_flushed, go_on = threading.Event(), threading.Event()
+    flush = RouterSocket._flush
+
+    def flush_and_dawdle(self: RouterSocket, raw: zmq.Socket[bytes]) -> None:
+        flush(self, raw)
+        has_flushed.set()
+        go_on.wait(LIMIT_S)
+
+    async def let_go() -> None:
+        await trio.testing.wait_all_tasks_blocked()  # the context is being left, and waits for the thread
+        go_on.set()
+
+    monkeypatch.setattr(RouterSocket, "_flush", flush_and_dawdle)
+    async with trio.open_nursery() as nursery:
+        async with open_router(ANY) as router:
+            router.send(b"nobody", [b"one"])
+            await trio.to_thread.run_sync(has_flushed.wait)
+            router.send(b"nobody", [b"two"])
+            nursery.start_soon(let_go)
+        assert router.statistics().dropped == 2
 
 
 async def test_a_message_without_frames_is_refused_where_it_is_sent() -> None:
@@ -331,7 +389,8 @@ async def test_a_message_without_frames_is_refused_where_it_is_sent() -> None:
 
 async def test_after_its_end_a_socket_touches_no_descriptor_and_says_that_nothing_will_come() -> None:
     async with open_router(ANY) as router:
-        pass
+        router.send(b"nobody", [b"early"])
+        await eventually(lambda: router.statistics().dropped == 1)
     # The kernel hands the freed numbers out again.
     reused = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(50)]
     try:
