@@ -122,16 +122,18 @@ class SessionVolume:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def finish(self, record: SessionRecord) -> Manifest:
-        """Write how it ended and the manifest of all that leaves the host."""
+    def write_session(self, record: SessionRecord) -> None:
+        """Write down how it ended: from here on that is decided."""
         write_durably(self.path / SESSION, msgspec.json.encode(record))
+
+    def write_manifest(self, record: SessionRecord) -> None:
+        """Write down all that leaves the host. A crash may have come between the session and its manifest."""
         manifest = Manifest(
             session_id=self.session_id,
             files=[describe_file(path) for path in self._uploads()],
             trace=record.outcome.trace,
         )
         write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
-        return manifest
 
     def unlock(self) -> None:
         """Hand the directory over to FileMD. Doing it again is not an error."""

@@ -24,6 +24,8 @@ class Batch(NamedTuple, Generic[_T]):
 class ThreadStream(Generic[_T]):
     """Iterate it for batches; it ends when the iterator does and raises what the iterator raised.
 
+    One task at a time may iterate. Cancelled while it waits, it has taken nothing.
+
     The reading thread never waits for Trio: a source like the Docker Engine drops events for slow readers, without a
     word. So the buffer is bounded, what does not fit is dropped here, and the next batch says so.
     """
@@ -43,6 +45,7 @@ class ThreadStream(Generic[_T]):
         return self
 
     async def __anext__(self) -> Batch[_T]:
+        await trio.lowlevel.checkpoint()
         while True:
             with self._lock:
                 items, self._items = self._items, []
@@ -96,10 +99,11 @@ class ThreadStream(Generic[_T]):
 async def open_thread_stream(
     iterator: Callable[[], Iterator[_T]], close: Callable[[], None], *, name: str, max_buffer: int
 ) -> AsyncIterator[ThreadStream[_T]]:
-    """Read ``iterator()`` in a thread until the context is left.
+    """Read ``iterator()`` in a thread of the name ``name`` until the context is left.
 
-    ``close`` must make a blocked iterator end; it is called from another thread than the one that reads, once. The
-    context is left when the reading thread is gone.
+    ``close`` must make a blocked iterator end. It is called once, from Trio's thread, when the context is left for
+    whatever reason, possibly before ``iterator()`` has returned or without its having been called. The context is left,
+    also by cancellation, when the reading thread is gone: it is as quick as ``close`` is effective.
     """
     stream: ThreadStream[_T] = ThreadStream(max_buffer)
     # The thread may live for as long as the process, so it must not take one of Trio's shared ones away.

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
 _KILL_S = 15.0  # between SIGKILL and the engine saying that the container has ended
+# What a look at a container may take, for a session that is overdue when it is adopted.
+_LAST_LOOK_S = 0.5
 _COLLECT_S = 900.0  # collecting and hashing what a session has written, which may be gigabytes
 
 
@@ -103,7 +105,8 @@ class SessionRun:
         Cancelling this leaves everything as it is for a successor, except that a session that is already being torn
         down is brought to its end first.
         """
-        ending = await self._live(step)
+        # Of a session whose end is written down the ending is not looked at any more.
+        ending = await self._live(step) if step < Step.SETTLE else _DECIDED
         while True:
             # Half a teardown is worth nothing to anybody, so a DockerD that is told to go finishes it, in bounded time.
             with trio.move_on_after(self._teardown_limit_s, shield=True):
@@ -208,8 +211,9 @@ class SessionRun:
         self.started_at = report.started_at if report is not None and report.started_at else utc_now()
         self._on_change(self.id)
         log.info("session running")
-        spent_s = (utc_now() - self.started_at).total_seconds()
-        with trio.move_on_after(self._record.order.ttl / 1e9 - spent_s) as ttl_scope:
+        left_s = self._record.order.ttl / 1e9 - (utc_now() - self.started_at).total_seconds()
+        # An adopted session may be overdue; if it ended before anybody looked, it ended by itself all the same.
+        with trio.move_on_after(left_s if left_s > 0 else _LAST_LOOK_S) as ttl_scope:
             await first_of(
                 lambda: self._host.watch.wait_end(self._pair.target),
                 lambda: self._host.watch.wait_end(self._pair.tracer),
@@ -233,6 +237,7 @@ class SessionRun:
         session = await trio.to_thread.run_sync(self._volume.read_session)
         if session is None:
             session = await self._collect(ending)
+        await trio.to_thread.run_sync(self._volume.write_manifest, session)
         await self._host.engine.remove(self._pair.target)
         await self._host.engine.remove(self._pair.tracer)
         await self._host.engine.remove_volume(self._volume.name)
@@ -267,7 +272,7 @@ class SessionRun:
                 engine_version=self._host.engine_version,
                 kernel=self._host.kernel,
             )
-            self._volume.finish(record)
+            self._volume.write_session(record)
             return record
 
         return await trio.to_thread.run_sync(write)
@@ -309,6 +314,9 @@ class SessionRun:
     def _report(self, progress: str) -> None:
         self.progress = progress
         self._on_change(self.id)
+
+
+_DECIDED = Ending(Status.FAILED, Reason.RUNTIME_ERROR, "its end could not be read")
 
 
 class _NeverRan(Exception):

@@ -12,38 +12,11 @@ import pytest
 import trio
 from conftest import VERSE, containers_of
 from processes import Fleet
+from sessions import content, events_of, finished, running
 
-from bedrock.client import ApiError, Client
-from bedrock.model import LogsState, Reason, Session, Status, TraceState
-from bedrock.trace.events import Event, read_events
+from bedrock.client import ApiError, Client, open_client
+from bedrock.model import LogsState, Reason, Status, TraceState
 from bedrock.volume import MANIFEST, STDERR, STDOUT, TRACE_FILE
-
-
-async def finished(client: Client, session: Session) -> Session:
-    """Return the session once it has ended and its files are home."""
-    with trio.fail_after(60):
-        async for state in client.watch(session.id, until_stored=True):
-            session = state
-    return session
-
-
-async def running(client: Client, session: Session) -> Session:
-    with trio.fail_after(30):
-        async for state in client.watch(session.id):
-            if state.status is not Status.PENDING:
-                return state
-    raise AssertionError("the session never ran")
-
-
-async def events_of(client: Client, session: Session, directory: Path) -> list[Event]:
-    path = directory / f"{session.id}.bdt"
-    await client.download(session.id, TRACE_FILE, path)
-    return list(read_events(path))
-
-
-async def content(client: Client, session: Session, filename: str) -> bytes:
-    async with client.open_file(session.id, filename) as chunks:
-        return b"".join([chunk async for chunk in chunks])
 
 
 def test_run_prints_both_streams_and_exits_with_the_commands_code(running_fleet: Fleet, image: str) -> None:
@@ -212,8 +185,6 @@ async def test_a_ring_that_is_too_small_reads_as_lossy_and_the_counts_add_up(fle
     fleet.api().start()
     fleet.dockerd("tiny").start()
     fleet.filemd().start()
-    from bedrock.client import open_client
-
     async with open_client(fleet.url) as client:
         command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=100000"]
         session = await finished(client, await client.create(image, command, ttl="60s"))
@@ -234,7 +205,9 @@ async def test_a_tracer_that_is_killed_makes_the_session_fail_and_the_trace_part
     assert session.trace.state is TraceState.PARTIAL
 
 
-async def test_a_user_who_is_not_root_and_an_init_are_traced_alike(client: Client, image: str, tmp_path: Path) -> None:
+async def test_with_an_init_the_command_is_its_child_and_traced_alike(
+    client: Client, image: str, tmp_path: Path
+) -> None:
     session = await client.create(image, ["cat", "/srv/verse.txt"], ttl="30s", init=True)
     session = await finished(client, session)
     assert session.exit_code == 0

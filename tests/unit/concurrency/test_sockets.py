@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(LIMIT_S)
 
 async def eventually(holds: Callable[[], bool]) -> None:
     """Return when something that only a socket's thread knows has become true."""
-    while not holds():  # noqa: ASYNC110  (counters have no event)
+    while not holds():
         await trio.sleep(0.002)
 
 
