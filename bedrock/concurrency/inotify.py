@@ -169,8 +169,8 @@ async def open_inotify() -> AsyncIterator[Inotify]:
         source = inotify_simple.INotify(nonblocking=True)
     except OSError as error:
         raise BedrockError(
-            f"the kernel gives no inotify instance ({error.strerror}); raise fs.inotify.max_user_instances with sysctl, "
-            "or the limit of open files (ulimit -n)"
+            f"the kernel gives no inotify instance ({error.strerror}); raise fs.inotify.max_user_instances with "
+            "sysctl, or the limit of open files (ulimit -n)"
         ) from None
     try:
         inotify = Inotify(source)
