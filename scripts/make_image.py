@@ -24,7 +24,7 @@ PASSWD = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\
 
 
 def make_image(name: str, extra: Mapping[str, bytes], changes: list[str], *, with_busybox: bool = True) -> None:
-    """Import an image ``name`` with busybox and the files of ``extra``: path in the image to content, all executable."""
+    """Import an image ``name`` with busybox and ``extra``: path in the image to content, all executable."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
 

@@ -59,6 +59,7 @@ class Dispatcher:
         self._busy = trio.CapacityLimiter(_MAX_BUSY)
         self._locks: dict[NodeName, trio.Lock] = {}
         self._held: dict[NodeName, trio.CancelScope] = {}
+        self._newest: dict[NodeName, int] = {}
         self.endpoint = socket.endpoint
 
     async def run(self) -> None:
@@ -102,9 +103,11 @@ class Dispatcher:
             if node.boot != poll.boot:
                 node.boot = poll.boot
                 log.info("node registered", node=node.name, slots=node.slots, version=node.version)
+        # This packet is the node's newest question: an older one need not wait for its answer any more.
+        poll.number = self._newest[node.name] = self._newest.get(node.name, 0) + 1
         held = self._held.pop(node.name, None)
         if held is not None:
-            held.cancel()  # this packet is the node's newer question
+            held.cancel()
         # One after another, so that a node's reports are taken in the order in which it sent them.
         async with self._locks.setdefault(node.name, trio.Lock()):
             reported = set()
@@ -141,7 +144,8 @@ class Dispatcher:
 
     async def _respond(self, poll: _Poll) -> bytes | None:
         node = self._coordinator.fleet.know(poll.sender)
-        if poll.wait_s > 0 and not poll.answers and not node.duties_since(poll.seen):
+        is_newest = self._newest[node.name] == poll.number
+        if poll.wait_s > 0 and is_newest and not poll.answers and not node.duties_since(poll.seen):
             with trio.move_on_after(poll.wait_s) as hold_scope:
                 self._held[node.name] = hold_scope
                 await node.wait_change()
@@ -186,6 +190,7 @@ class _Poll:
         self.slots = 0
         self.wait_s = 0.0
         self.seen = 0
+        self.number = 0  # among the packets of its node
         self.answers: list[Event] = []
 
 

@@ -77,6 +77,23 @@ class AsyncStore(KVStore):
 
 
 @asynccontextmanager
+async def _open_loop() -> AsyncIterator[None]:
+    """An asyncio loop whose nurseries don't show: a lone error comes out as it went in."""
+    try:
+        async with trio_asyncio.open_loop():
+            yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            (error,) = error.exceptions
+        if isinstance(error, BaseExceptionGroup):
+            raise
+    else:
+        return
+    raise error
+
+
+@asynccontextmanager
 async def open_aiosqlite(path: Path) -> AsyncIterator[AsyncStore]:
     """Open the database at ``path`` until the context is left. Raises what :func:`open_sqlite` raises."""
     engine = create_async_engine(
@@ -96,7 +113,7 @@ async def open_aiosqlite(path: Path) -> AsyncIterator[AsyncStore]:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    async with trio_asyncio.open_loop():
+    async with _open_loop():
         store = AsyncStore(engine)
         try:
             await store._run(migrate)

@@ -1,0 +1,254 @@
+"""The Go fleet's packets, and our own, on a real DEALER socket."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from bedrock.api.service import Api
+from bedrock.client import Client
+from bedrock.concurrency.sockets import DealerSocket, open_dealer
+from bedrock.lifecycle import Outcome
+from bedrock.model import LogsState, Reason, Session, Status, TraceState, Verdict
+
+_NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class Node:
+    """Speaks the protocol byte by byte."""
+
+    def __init__(self, socket: DealerSocket, name: str) -> None:
+        self.socket = socket
+        self.name = name
+        self._sequence = 0
+
+    async def raw(self, data: bytes) -> bytes:
+        with trio.fail_after(10):
+            await self.socket.wait_connected()
+            self.socket.send([data])
+            return (await self.socket.receive_batch())[0][-1]
+
+    async def poll(self, *events: tuple[str, str, bytes], **headers: str) -> Any:
+        packet = {
+            "headers": {"sender": self.name, **headers},
+            "events": [
+                {"headers": {"event_type": kind, "session_id": session}, "payload": b64encode(payload).decode()}
+                for kind, session, payload in events
+            ],
+        }
+        return json.loads(await self.raw(json.dumps(packet).encode()))
+
+    async def own_poll(self, *events: tuple[str, str, bytes], **headers: str) -> Any:
+        self._sequence += 1
+        return await self.poll(*events, protocol="2", seq=str(self._sequence), slots="2", boot="b", **headers)
+
+
+@asynccontextmanager
+async def open_node(api: Api, name: str) -> AsyncIterator[Node]:
+    async with open_dealer(api.socket_endpoint, identity=name.encode()) as socket:
+        yield Node(socket, name)
+
+
+def kinds(answer: Any) -> list[tuple[str, str]]:
+    return [(event["headers"]["event_type"], event["headers"]["session_id"]) for event in answer["events"]]
+
+
+async def get(client: Client, session: Session) -> Session:
+    found = await client.get(session.id)
+    assert found is not None
+    return found.session
+
+
+async def test_a_go_node_gets_its_whole_list_at_once_and_reports_as_it_always_did(api: Api, client: Client) -> None:
+    async with open_node(api, "go-1") as node:
+        assert (await node.poll())["events"] == []
+        session = await client.create("nginx:stable", "nginx -g 'daemon off;'", ttl="24h")
+        assert session.dockerd_id == "go-1"
+        for _ in range(2):  # it is told until it reports
+            answer = await node.poll()
+            assert answer["headers"] == {"sender": "api"}
+            assert kinds(answer) == [("session_start", session.id)]
+            order = json.loads(b64decode(answer["events"][0]["payload"]))
+            assert order["image"] == "nginx:stable"
+            assert order["command"] == ["nginx", "-g", "daemon off;"]
+            assert order["ttl"] == 24 * 3600 * 10**9
+        assert kinds(await node.poll(("session_running", session.id, b""))) == []
+        assert (await get(client, session)).status is Status.RUNNING
+        await client.stop(session.id)
+        assert kinds(await node.poll()) == [("session_stopped", session.id)]
+        for _ in range(2):
+            assert kinds(await node.poll(("session_end", session.id, b"whatever"))) == [("session_cleanup", session.id)]
+        assert (await get(client, session)).status is Status.STOPPED
+        assert (await node.poll())["events"] == []
+
+
+@pytest.mark.parametrize(("kind", "status"), [("session_end", Status.FINISHED), ("session_failed", Status.FAILED)])
+async def test_an_end_of_a_go_node_ends_the_session(api: Api, client: Client, kind: str, status: Status) -> None:
+    async with open_node(api, "go-1") as node:
+        await node.poll()
+        session = await client.create("busybox", "true", ttl="1m")
+        answer = await node.poll(("session_running", session.id, b""), (kind, session.id, b""))
+        assert kinds(answer) == [("session_cleanup", session.id)]
+        assert (await get(client, session)).status is status
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"headers": {}, "events": []}', b'{ "events": null }'])
+async def test_an_empty_packet_is_echoed(api: Api, data: bytes) -> None:
+    async with open_node(api, "x") as node:
+        assert await node.raw(data) == data
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"garbage", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b'{"headers": {"sender": "x"}, "events": [{"payload": "%"}]}', "not base64"),
+        (b'{"headers": {"a": "b"}}', "sender"),
+        (b'{"headers": {"sender": "../x"}}', "not a node name"),
+        (b'{"headers": {"sender": "x", "protocol": "2", "slots": "-1"}}', "slots"),
+        (b'{"headers": {"sender": "x", "protocol": "2", "wait": "soon"}}', "wait"),
+    ],
+)
+async def test_a_packet_that_can_t_be_used_is_answered_counted_and_never_fatal(
+    api: Api, client: Client, data: bytes, words: str
+) -> None:
+    async with open_node(api, "x") as node:
+        answer = json.loads(await node.raw(data))
+        assert words in answer["headers"]["error"]
+        assert (await node.poll())["events"] == []
+    metrics = (await client._request("GET", "/metrics")).text
+    assert 'bedrock_packets_refused_total{cause="content"} 1.0' in metrics
+
+
+async def test_unknown_events_and_foreign_sessions_are_ignored_and_a_good_one_beside_them_counts(
+    api: Api, client: Client
+) -> None:
+    async with open_node(api, "a") as first, open_node(api, "b") as second:
+        await first.own_poll()
+        session = await client.create("busybox", "true", ttl="1m")
+        assert session.dockerd_id == "a"
+        await second.own_poll(("session_end", session.id, b""), ("session_running", session.id, b""))
+        assert (await get(client, session)).status is Status.PENDING
+        await first.own_poll(
+            ("session_dance", session.id, b""), ("session_running", "../x", b""), ("session_running", session.id, b"")
+        )
+        assert (await get(client, session)).status is Status.RUNNING
+
+
+async def test_a_waiting_poll_is_answered_the_moment_there_is_work(api: Api, client: Client) -> None:
+    async with open_node(api, "a") as node:
+        first = await node.own_poll(full="true")
+        headers = first["headers"]
+        seen = {"api_boot": headers["api_boot"], "seen": headers["revision"], "wait": "60s"}
+        answers: list[Any] = []
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+
+                async def wait() -> None:
+                    answers.append(await node.own_poll(**seen))
+
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert not answers
+                session = await client.create("busybox", "true", ttl="1m")
+        assert kinds(answers[0]) == [("session_start", session.id)]
+        # What has been seen is not told again, what has not is; a node that reports everything is told everything.
+        seen["seen"] = answers[0]["headers"]["revision"]
+        assert kinds(await node.own_poll(**{**seen, "wait": "10ms"})) == []
+        assert kinds(await node.own_poll(**{**seen, "seen": headers["revision"]})) == [("session_start", session.id)]
+        assert kinds(await node.own_poll(full="true")) == [("session_start", session.id)]
+
+
+async def test_a_newer_poll_ends_the_wait_of_the_one_before(api: Api) -> None:
+    async with open_node(api, "a") as node:
+        await node.own_poll(full="true")
+        with trio.fail_after(10):
+            node.socket.send([b'{"headers":{"sender":"a","protocol":"2","seq":"1","wait":"60s"}}'])
+            node.socket.send([b'{"headers":{"sender":"a","protocol":"2","seq":"2","wait":"0s"}}'])
+            answers: list[str] = []
+            while len(answers) < 2:
+                answers += [json.loads(frames[-1])["headers"]["seq"] for frames in await node.socket.receive_batch()]
+        assert sorted(answers) == ["1", "2"]
+
+
+async def test_slots_are_kept_and_those_who_wait_come_first(api: Api, client: Client) -> None:
+    waiting = [await client.create("busybox", "true", ttl="1m") for _ in range(3)]
+    assert {session.dockerd_id for session in waiting} == {None}
+    assert "no DockerD is alive" in waiting[0].message
+    async with open_node(api, "a") as node:  # with two slots
+        await node.own_poll(full="true")
+        with trio.fail_after(10):
+            while [(await get(client, session)).dockerd_id for session in waiting] != ["a", "a", None]:
+                await trio.sleep(0.01)
+        late = await client.create("busybox", "true", ttl="1m")
+        outcome = Outcome(
+            status=Status.FINISHED,
+            reason=Reason.EXIT,
+            message="m",
+            finished_at=_NOW,
+            exit_code=0,
+            trace=Verdict(state=TraceState.COMPLETE),
+        )
+        payload = msgspec.json.encode(outcome)
+        assert kinds(await node.own_poll(("session_end", waiting[0].id, payload)))[0] == (
+            "session_cleanup",
+            waiting[0].id,
+        )
+        with trio.fail_after(10):
+            while (await get(client, waiting[2])).dockerd_id != "a":
+                await trio.sleep(0.01)
+        assert (await get(client, late)).dockerd_id is None
+
+
+async def test_a_session_that_a_full_report_does_not_name_is_lost(api: Api, client: Client) -> None:
+    async with open_node(api, "a") as node:
+        await node.own_poll(full="true")
+        session = await client.create("busybox", "true", ttl="1m")
+        await node.own_poll(("session_running", session.id, b""))
+        await node.own_poll(full="true")
+        lost = await get(client, session)
+        assert (lost.status, lost.reason) == (Status.FAILED, Reason.NODE_LOST)
+
+
+async def test_a_session_that_the_store_does_not_know_is_stopped_where_it_runs(api: Api) -> None:
+    unknown = "01a20a5a-f1dc-771c-a61f-2efdc4734108"
+    async with open_node(api, "a") as node:
+        answer = await node.own_poll(("session_running", unknown, b""), full="true")
+        assert kinds(answer) == [("session_stopped", unknown)]
+        answer = await node.own_poll(("session_end", unknown, b""))
+        assert kinds(answer) == [("session_cleanup", unknown)]
+
+
+async def test_a_stop_and_an_end_at_once_leave_one_terminal_status(api: Api, client: Client) -> None:
+    async with open_node(api, "a") as node:
+        await node.own_poll(full="true")
+        for _ in range(30):
+            session = await client.create("busybox", "true", ttl="1m")
+            await node.own_poll(("session_running", session.id, b""))
+            seen: list[Session] = []
+            async with trio.open_nursery() as nursery:
+
+                async def stop(target: Session = session, seen: list[Session] = seen) -> None:
+                    try:
+                        seen.append(await client.stop(target.id))
+                    except Exception as error:
+                        assert "an ended session never changes" in str(error)  # noqa: PT017 - either is right
+
+                nursery.start_soon(stop)
+                nursery.start_soon(node.own_poll, ("session_end", session.id, b""))
+            settled = await get(client, session)
+            assert settled.status in {Status.STOPPED, Status.FINISHED}
+            assert all(item.status is settled.status for item in seen)
+            await node.own_poll(("session_end", session.id, b""))
+            assert (await get(client, session)).status is settled.status
+            assert settled.logs.state is LogsState.PENDING
