@@ -1,0 +1,113 @@
+"""The commands, as people and scripts use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import trio
+from conftest import VERSE
+from processes import Fleet
+
+from bedrock.client import Client
+from bedrock.model import Status
+
+
+def last_session(fleet: Fleet) -> dict[str, object]:
+    found: list[dict[str, object]] = json.loads(fleet.command("ps", "-n", "1", "--json").stdout)
+    return found[0]
+
+
+def test_a_session_can_be_followed_from_run_to_rm(running_fleet: Fleet, image: str) -> None:
+    fleet = running_fleet
+    done = fleet.command("run", "--label", "team=io", image, "cat", "/srv/verse.txt")
+    assert (done.returncode, done.stdout) == (0, VERSE)
+    assert b"trace complete" in done.stderr
+    session_id = str(last_session(fleet)["id"])
+    assert session_id.encode() in fleet.command("ps", "--label", "team=io").stdout
+    shown = fleet.command("show", session_id).stdout.decode()
+    assert "finished" in shown
+    assert "trace.bdt" in shown
+    assert json.loads(fleet.command("show", session_id, "--json").stdout)["exit_code"] == 0
+    assert fleet.command("logs", session_id).stdout == VERSE
+    assert fleet.command("logs", session_id, "stdout.log").stdout == VERSE
+    assert b"stdout.log" in fleet.command("logs", session_id, "--list").stdout
+    assert json.loads(fleet.command("trace", session_id, "--json").stdout)["is_whole"] is True
+    assert b"alpha" in fleet.command("nodes").stdout
+    assert fleet.command("rm", session_id).returncode == 0
+    gone = fleet.command("show", session_id)
+    assert gone.returncode == 125
+    assert gone.stderr.decode().strip() == f"bedrock: there is no session {session_id}"
+
+
+async def test_a_detached_run_prints_the_id_and_stop_stops_it(running_fleet: Fleet, client: Client, image: str) -> None:
+    done = running_fleet.command("run", "-d", image, "sleep", "60")
+    session_id = done.stdout.decode().strip()
+    assert running_fleet.command("stop", session_id).returncode == 0
+    with trio.fail_after(30):
+        states = [session async for session in client.watch(session_id, until_stored=True)]
+    assert states[-1].status is Status.STOPPED
+    again = running_fleet.command("stop", session_id)
+    assert again.returncode == 125
+    assert b"an ended session never changes" in again.stderr
+
+
+def test_ctrl_c_stops_the_session_and_run_exits_with_130(running_fleet: Fleet, image: str) -> None:
+    command = [sys.executable, "-m", "bedrock", "run", "--ttl", "60s", image, "sleep", "60"]
+    environment = {**os.environ, "BEDROCK_URL": running_fleet.url}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (sessions := json.loads(running_fleet.command("ps", "--status", "running", "--json").stdout)):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert json.loads(running_fleet.command("show", sessions[0]["id"], "--json").stdout)["status"] == "stopped"
+
+
+def test_what_is_wrong_is_said_in_one_line(running_fleet: Fleet, image: str) -> None:
+    for arguments, words in (
+        (["run", "--ttl", "soon", image], "ttl: 'soon'"),
+        (["run", "UPPER CASE"], "image: "),
+        (["show", "nonsense"], "is not a session id"),
+        (["trace", "01a20a5a-f1dc-771c-a61f-2efdc4734108"], "there is no session"),
+    ):
+        done = running_fleet.command(*arguments)
+        assert done.returncode == 125
+        assert words in done.stderr.decode()
+        assert len(done.stderr.decode().strip().splitlines()) == 1
+
+
+def test_without_an_api_the_commands_say_how_to_get_one(fleet: Fleet) -> None:
+    done = fleet.command("ps")
+    assert done.returncode == 125
+    assert b"`bedrock up` starts one here" in done.stderr
+
+
+def test_doctor_finds_this_host_fit(running_fleet: Fleet) -> None:
+    done = running_fleet.command("doctor", "--json")
+    assert done.returncode == 0
+    assert {item["name"] for item in json.loads(done.stdout) if item["is_fine"]} >= {"kernel", "Docker Engine"}
+    without = subprocess.run(
+        [sys.executable, "-m", "bedrock", "doctor"],
+        env={**os.environ, "BEDROCK_DOCKERD_DOCKER_HOST": "unix:///nowhere"},
+        capture_output=True,
+        check=False,
+    )
+    assert without.returncode == 1
+    assert b"MISSING" in without.stdout
+
+
+def test_a_dockerd_without_its_tracer_image_says_how_to_make_it(fleet: Fleet) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bedrock.dockerd", "--dockerd-bedrock-tracer-image", "bedrock-test/none:1"],
+        env={**os.environ, "BEDROCK_DATA_DIR": str(fleet.data_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "`bedrock tracer build` makes it" in done.stderr
+    assert "Traceback" not in done.stderr

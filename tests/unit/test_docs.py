@@ -1,0 +1,58 @@
+"""Documentation is tested like code: what exists is described, and what is described exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from make_reference import pages
+
+from bedrock.api.metrics import ApiMetrics
+from bedrock.tracer.format import LAYOUT, CallFlag, Cause, Op, RecordType
+
+_ROOT = Path(__file__).parent.parent.parent
+_REFERENCE = _ROOT / "docs" / "reference"
+
+
+@pytest.mark.parametrize("path", sorted(pages()), ids=lambda path: path.name)
+def test_a_generated_page_is_what_the_code_says(path: Path) -> None:
+    """When this fails, run scripts/make_reference.py."""
+    assert path.read_text() == pages()[path]
+
+
+def test_every_route_is_in_the_reference() -> None:
+    source = (_ROOT / "bedrock" / "api" / "app.py").read_text()
+    routes = re.findall(r'@app\.(get|post|put|delete)\("([^"]+)"\)', source)
+    assert len(routes) > 10
+    page = (_REFERENCE / "rest.md").read_text()
+    for method, path in routes:
+        shown = re.sub(r"<(\w+)>", lambda match: ":name" if match[1] == "filename" else ":id", path)
+        assert f"`{method.upper()} {shown}`" in page
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    page = (_REFERENCE / "metrics.md").read_text()
+    for family in ApiMetrics().registry.collect():
+        assert f"`{family.name}" in page
+
+
+def test_every_record_operation_and_flag_is_in_the_reference() -> None:
+    page = (_REFERENCE / "trace-format.md").read_text()
+    for kind in RecordType:
+        assert f"`{kind.name}`" in page
+        for field in LAYOUT[kind]:
+            assert f"`{field.name}`" in page
+    for item in [*Op, *CallFlag, *Cause]:
+        assert f"`{(item.name or '').lower()}`" in page
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    readme = (_ROOT / "README.md").read_text()
+    cli = (_REFERENCE / "cli.md").read_text()
+    commands = set(re.findall(r"^bedrock ([a-z]+)", readme, re.M))
+    assert len(commands) >= 6
+    for command in commands:
+        assert f"## bedrock {command}" in cli
+    for script in re.findall(r"scripts/[a-z_]+", readme):
+        assert (_ROOT / script).exists(), script
