@@ -104,6 +104,15 @@ async def test_a_tree_forgets_directories_that_are_gone(tmp_path: Path) -> None:
         assert not inotify._changes
 
 
+async def test_who_leaves_gives_the_kernels_watches_back(tmp_path: Path) -> None:
+    (tmp_path / "session").mkdir()
+    async with open_inotify() as inotify:
+        fdinfo = Path(f"/proc/self/fdinfo/{inotify._source.fileno()}")
+        async with inotify.watching_tree(tmp_path), inotify.watching(tmp_path):
+            assert fdinfo.read_text().count("inotify wd:") == 2
+        assert "inotify wd:" not in fdinfo.read_text()
+
+
 async def test_one_directory_can_be_two_trees(tmp_path: Path) -> None:
     async with open_inotify() as inotify, inotify.watching_tree(tmp_path) as first:
         async with inotify.watching_tree(tmp_path) as second:

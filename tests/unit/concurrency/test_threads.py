@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 
@@ -129,11 +130,13 @@ async def test_leaving_the_context_ends_a_blocked_reader_and_its_work_is_over() 
 
 
 async def test_a_reader_that_is_still_connecting_is_waited_for() -> None:
-    connects, may_connect = threading.Event(), threading.Event()
+    connects, may_connect, is_over = threading.Event(), threading.Event(), threading.Event()
 
     def read() -> Iterator[int]:
         connects.set()
         may_connect.wait(20)
+        time.sleep(0.02)  # long enough to be late, were it not waited for
+        is_over.set()
         return iter([1])
 
     with trio.CancelScope() as scope:
@@ -142,7 +145,7 @@ async def test_a_reader_that_is_still_connecting_is_waited_for() -> None:
             scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
-    assert may_connect.is_set()
+    assert is_over.is_set()
 
 
 async def test_cancelled_at_any_time_no_thread_is_left(in_use: Callable[[], tuple[int, int]]) -> None:
