@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md, docs/reference/cli.md and conf/bedrock.toml from the code that they describe."""
+"""Write the pages of docs/reference that describe code from that code, and conf/bedrock.toml."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import click
 
 from bedrock.cli import main
 from bedrock.settings import all_settings, example_config
+from bedrock.tracer import format as format_module
+from bedrock.tracer.format import FILE_HEADER, LAYOUT, VERSION, CallFlag, Cause, Field, Op, TextFlag
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,11 +43,33 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def trace_page() -> str:
+    lines = ["# Trace format", "", f"`trace.bdt`, version {VERSION}.", "", (format_module.__doc__ or "").strip(), ""]
+    lines += ["## File header", "", *_field_table(FILE_HEADER)]
+    for kind, fields in LAYOUT.items():
+        lines += [f"## `{kind.name}` ({kind.value})", "", *_field_table(fields)]
+    for title, members in (("Operations (`op`)", Op), ("Flags of a call", CallFlag), ("Flags of a text", TextFlag)):
+        lines += [f"## {title}", "", ", ".join(f"`{(item.name or '').lower()}` {item.value}" for item in members), ""]
+    lines += [
+        "## Causes of loss",
+        "",
+        ", ".join(f"`{item.name.lower()}`" for item in Cause)
+        + ". After the first three a record is missing; after the others it is there with less in it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _field_table(fields: list[Field]) -> list[str]:
+    rows = [f"| `{field.name}` | {field.kind} | {field.meaning.replace('|', chr(92) + '|')} |" for field in fields]
+    return ["| field | type | meaning |", "|---|---|---|", *rows, ""]
+
+
 def pages() -> dict[Path, str]:
     reference = ROOT / "docs" / "reference"
     return {
         reference / "settings.md": settings_page(),
         reference / "cli.md": cli_page(),
+        reference / "trace-format.md": trace_page(),
         ROOT / "conf" / "bedrock.toml": example_config(),
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bedrock.trace.decode import Argv, FileIdentity, FileText, Process, Text, Trace
+from bedrock.trace.decode import Argv, FileIdentity, FileText, Note, Process, Text, Trace
 from bedrock.trace.summary import text_of
 from bedrock.tracer.format import CallFlag, Op
 
@@ -44,40 +44,49 @@ _WITH_SIZE = {*range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.SENDFILE, Op.COPY_FI
 _WITH_OFFSET = {Op.LSEEK, Op.MMAP}
 
 
+class _Notes:
+    """What has been learnt so far of files, processes and arguments."""
+
+    def __init__(self) -> None:
+        self.paths: dict[FileIdentity, str] = {}
+        self.processes: dict[int, Process] = {}
+        self.raw: dict[tuple[int, int], str] = {}
+        self.argv: dict[tuple[int, int], list[str]] = {}
+
+    def take(self, note: Note) -> None:
+        if isinstance(note, FileText):
+            self.paths[note.identity] = text_of(note.path)
+        elif isinstance(note, Process):
+            self.processes[note.tid] = note
+        elif isinstance(note, Text):
+            self.raw[note.tid, note.time_ns] = text_of(note.text)
+        elif isinstance(note, Argv):
+            self.argv[note.tid, note.time_ns] = [text_of(word) for word in note.argv]
+
+
 def read_events(path: Path) -> Iterator[Event]:
     """Yield the calls in the order in which they returned. Raises :class:`bedrock.trace.decode.TraceError`."""
-    paths: dict[FileIdentity, str] = {}
-    processes: dict[int, Process] = {}
-    raw: dict[tuple[int, int], str] = {}
-    argv: dict[tuple[int, int], list[str]] = {}
+    notes = _Notes()
     t0_ns: int | None = None
     for chunk in Trace(path).chunks():
-        notes = iter(chunk.notes)
-        upcoming = next(notes, None)
+        upcoming = iter(chunk.notes)
+        pending = next(upcoming, None)
         for position, row in zip(chunk.positions, chunk.calls, strict=True):
-            while upcoming is not None and upcoming[0] < position:
-                note = upcoming[1]
-                if isinstance(note, FileText):
-                    paths[note.identity] = text_of(note.path)
-                elif isinstance(note, Process):
-                    processes[note.tid] = note
-                elif isinstance(note, Text):
-                    raw[note.tid, note.time_ns] = text_of(note.text)
-                elif isinstance(note, Argv):
-                    argv[note.tid, note.time_ns] = [text_of(word) for word in note.argv]
-                upcoming = next(notes, None)
+            while pending is not None and pending[0] < position:
+                notes.take(pending[1])
+                pending = next(upcoming, None)
             tid, time_ns, op = int(row["tid"]), int(row["time_ns"]), int(row["op"])
             flags, result = int(row["flags"]), int(row["result"])
             t0_ns = time_ns if t0_ns is None else t0_ns
-            process = processes.get(tid)
+            process = notes.processes.get(tid)
             event = Event(
                 t_ns=time_ns - t0_ns,
                 duration_ns=int(row["duration_ns"]),
                 pid=process.container_pid if process is not None else 0,
                 tid=process.container_tid if process is not None else 0,
                 op=Op(op).name.lower(),
-                raw=raw.pop((tid, time_ns), None),
-                argv=argv.pop((tid, time_ns), None),
+                raw=notes.raw.pop((tid, time_ns), None),
+                argv=notes.argv.pop((tid, time_ns), None),
                 to_file=bool(flags & CallFlag.TO_FILE),
                 offset_shared=bool(flags & CallFlag.OFFSET_SHARED),
                 arg=int(row["arg"]) or None,
@@ -91,12 +100,16 @@ def read_events(path: Path) -> Iterator[Event]:
             if flags & CallFlag.HAS_FILE:
                 identity = FileIdentity(int(row["device"]), int(row["inode"]))
                 event.device, event.inode = identity
-                event.path = paths.get(identity)
+                event.path = notes.paths.get(identity)
             if flags & CallFlag.HAS_OFFSET or op in _WITH_OFFSET:
                 event.offset = int(row["offset"])
             if op in _WITH_SIZE:
                 event.requested = int(row["requested"])
             yield event
+        # What stands behind the last call of this stretch belongs to the calls of the next one.
+        while pending is not None:
+            notes.take(pending[1])
+            pending = next(upcoming, None)
 
 
 def format_event(event: Event) -> str:

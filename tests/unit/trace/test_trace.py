@@ -123,7 +123,7 @@ def test_a_trace_adds_up(tmp_path: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.integers(24, len(sample()) - 1))
+@given(size=st.integers(24, len(sample()) - 1))
 def test_a_trace_that_breaks_off_is_read_up_to_there_and_says_so(
     size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
