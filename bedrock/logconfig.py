@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
+from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from bedrock.errors import InvalidInput
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_FORMATS = ("auto", "text", "json")
+# These say at "info" what our own lines say better.
+_TALKATIVE = ("httpx", "httpcore", "hypercorn", "urllib3", "docker")
 
 
 def configure_logging(level: str, log_format: str = "auto") -> None:
-    """Send everything that is logged to stderr. ``log_format``: ``text``, ``json``, or ``auto`` (by the terminal)."""
+    """Send everything that is logged to stderr, Python's own warnings included.
+
+    ``level`` is debug, info, warning or error; ``log_format`` is text, json, or auto (text on a terminal). What is
+    bound with ``structlog.contextvars`` is in every line. Local variables are never shown: they may hold secrets.
+    Raises :class:`InvalidInput` for another level or format.
+    """
     if level not in _LEVELS:
         raise InvalidInput("log_level", f"{level!r} is none of {', '.join(_LEVELS)}")
-    if log_format not in {"auto", "text", "json"}:
-        raise InvalidInput("log_format", f"{log_format!r} is none of auto, text, json")
-    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    if log_format not in _FORMATS:
+        raise InvalidInput("log_format", f"{log_format!r} is none of {', '.join(_FORMATS)}")
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-        if is_text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    )
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -44,12 +51,47 @@ def configure_logging(level: str, log_format: str = "auto") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *(_text_renderers() if is_text else _json_renderers()),
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
-    # These say at "info" what our own lines say better.
-    for name in ("httpx", "httpcore", "hypercorn", "urllib3", "docker"):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(_LEVELS[level], logging.WARNING))
+    logging.captureWarnings(True)
+
+
+def _json_renderers() -> list[Processor]:
+    return [
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _text_renderers() -> list[Processor]:
+    has_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return [_escape, structlog.dev.ConsoleRenderer(colors=has_colours, exception_formatter=_write_traceback)]
+
+
+def _escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Show control characters instead of obeying them: much of what is logged comes from outside."""
+    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _printable(text: str, *, keep: str = "") -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char in keep or char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _write_traceback(target: TextIO, error: ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    target.write(_printable(text.getvalue(), keep="\n"))

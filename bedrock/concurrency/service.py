@@ -7,18 +7,19 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import structlog
 import trio
 
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.errors import BedrockError
 
 log = structlog.get_logger(__name__)
 
 _EXIT_USER_ERROR = 1
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
-_EXIT_IMPATIENT = 130
+_EXIT_IMPATIENT = 130  # what shells call an end by Ctrl-C
 
 
 def backoff_delays(first_s: float, maximum_s: float, *, factor: float = 2.0, jitter: float = 0.25) -> Iterator[float]:
@@ -27,7 +28,7 @@ def backoff_delays(first_s: float, maximum_s: float, *, factor: float = 2.0, jit
 
     The jitter keeps many clients that failed together from coming back together.
     """
-    delay = first_s
+    delay = min(first_s, maximum_s)
     while True:
         yield delay * (1 - jitter * random.random())
         delay = min(delay * factor, maximum_s)
@@ -67,31 +68,26 @@ def _notify(message: str) -> None:
 def run_service(main: Callable[[ServiceContext], Awaitable[None]], *, name: str) -> int:
     """Run ``main`` until it returns; return the process's exit code.
 
-    The first SIGTERM or SIGINT sets ``stopping``, the second cancels ``main``. What a user can mend
-    (:class:`BedrockError`) becomes one line on stderr and 1; anything else is logged with its traceback and becomes 70.
+    The first SIGTERM or SIGINT sets ``stopping``, the second cancels ``main`` and makes the code 130. What a user can
+    mend (:class:`BedrockError`, in whatever group) becomes a line on stderr and 1; anything else is logged with its
+    traceback and becomes 70.
     """
-    impatient = False
+    main_scope = trio.CancelScope()
 
     async def supervise() -> None:
-        nonlocal impatient
         context = ServiceContext(name)
+        # Open until the very end, so that no signal can take the process away while it cleans up.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-
-                async def obey() -> None:
-                    nonlocal impatient
-                    async for number in signals:
-                        if context.stopping.is_set():
-                            impatient = True
-                            nursery.cancel_scope.cancel()
-                        context._stop(signal.Signals(number).name)
-
-                nursery.start_soon(obey)
-                await main(context)
+            async with open_hidden_nursery() as nursery:
+                nursery.start_soon(_obey, signals, context, main_scope)
+                with main_scope:
+                    await main(context)
                 nursery.cancel_scope.cancel()
 
     try:
         trio.run(supervise)
+    except KeyboardInterrupt:
+        return _EXIT_IMPATIENT  # it came before the signals were ours
     except BaseException as error:
         own, other = _split(error)
         for item in own:
@@ -100,19 +96,32 @@ def run_service(main: Callable[[ServiceContext], Awaitable[None]], *, name: str)
             log.error("service failed", service=name, exc_info=other)
             return _EXIT_INTERNAL
         return _EXIT_USER_ERROR
-    return _EXIT_IMPATIENT if impatient else 0
+    log.info("stopped", service=name)
+    return _EXIT_IMPATIENT if main_scope.cancelled_caught else 0
 
 
-def _split(error: BaseException) -> tuple[list[BedrockError], BaseException | None]:
-    """The errors for users, wherever in the group they are, and the rest."""
-    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
-    own, other = group.split(BedrockError)
-    found: list[BedrockError] = []
-    pending: list[BaseException] = [own] if own is not None else []
-    while pending:
-        item = pending.pop()
-        if isinstance(item, BaseExceptionGroup):
-            pending.extend(item.exceptions)
-        elif isinstance(item, BedrockError):
-            found.append(item)
-    return found, other
+async def _obey(signals: AsyncIterator[int], context: ServiceContext, main_scope: trio.CancelScope) -> None:
+    async for number in signals:
+        if context.stopping.is_set():
+            log.warning("stopping at once", service=context.name, signal=signal.Signals(number).name)
+            main_scope.cancel()
+        else:
+            context._stop(signal.Signals(number).name)
+
+
+def _split(error: BaseException) -> tuple[list[BaseException], BaseException | None]:
+    """The errors for users, wherever in a group they are, and the rest."""
+    if isinstance(error, BedrockError):
+        return [error], None
+    if not isinstance(error, BaseExceptionGroup):
+        return [], error
+    own, other = error.split(BedrockError)
+    return [] if own is None else list(_members(own)), other
+
+
+def _members(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _members(member)
+    else:
+        yield error
