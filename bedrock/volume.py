@@ -102,6 +102,8 @@ class SessionVolume:
         # The lock comes first: FileMD must take nothing away from under us.
         write_durably(self.path / LOCK, record.node.encode())
         write_durably(self.path / ORDER, msgspec.json.encode(record))
+        # Of a tracer that an earlier attempt had, before a crash; what it said is not this one's.
+        (self.path / TRACER_STATUS).unlink(missing_ok=True)
         self.gate_path.mkdir(exist_ok=True)
         # The target may run as any user, and under any umask of ours.
         self.gate_path.chmod(0o755)
