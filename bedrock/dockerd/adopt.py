@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from bedrock.dockerd.containers import LABEL_NODE, Pair
-from bedrock.dockerd.engine import ContainerMissing, ContainerState, Engine
+from bedrock.dockerd.engine import Engine
+from bedrock.dockerd.engine_values import ContainerMissing, ContainerState
 from bedrock.dockerd.session import Step
 from bedrock.dockerd.tracing import report_of
 from bedrock.errors import InvalidInput

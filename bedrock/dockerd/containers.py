@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bedrock.dockerd.engine import ContainerPlan, ImageInfo
+from bedrock.dockerd.engine_values import ContainerPlan, ImageInfo
 from bedrock.model import SessionId
 from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
 

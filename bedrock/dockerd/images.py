@@ -10,7 +10,8 @@ import structlog
 import trio
 
 from bedrock.concurrency.nursery import open_hidden_nursery
-from bedrock.dockerd.engine import Engine, EngineError, EngineUnavailable, ImageInfo, ImageMissing, PullFailed
+from bedrock.dockerd.engine import Engine
+from bedrock.dockerd.engine_values import EngineError, EngineUnavailable, ImageInfo, ImageMissing, PullFailed
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ import signal
 from datetime import datetime
 from typing import NamedTuple
 
-from bedrock.dockerd.engine import ContainerState
+from bedrock.dockerd.engine_values import ContainerState
 from bedrock.lifecycle import Outcome
 from bedrock.model import Reason, Status, Verdict, utc_now
 

@@ -18,10 +18,10 @@ import trio
 from bedrock.concurrency.inotify import Inotify
 from bedrock.concurrency.race import all_of, first_of
 from bedrock.dockerd.containers import LABEL_NODE, LABEL_SESSION, LABEL_STOP_SIGNAL, Pair, target_plan, tracer_plan
-from bedrock.dockerd.engine import (
+from bedrock.dockerd.engine import Engine
+from bedrock.dockerd.engine_values import (
     ContainerMissing,
     ContainerState,
-    Engine,
     EngineError,
     EngineUnavailable,
     ImageInfo,

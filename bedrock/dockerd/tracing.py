@@ -11,7 +11,8 @@ import structlog
 import trio
 
 from bedrock.concurrency.inotify import Inotify
-from bedrock.dockerd.engine import Engine, EngineError, ImageInfo, ImageMissing
+from bedrock.dockerd.engine import Engine
+from bedrock.dockerd.engine_values import EngineError, ImageInfo, ImageMissing
 from bedrock.errors import BedrockError
 from bedrock.model import Verdict
 from bedrock.trace.verdict import TracerReport, judge, read_report

@@ -15,7 +15,8 @@ import trio
 
 from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
-from bedrock.dockerd.engine import ContainerMissing, ContainerState, Engine, EngineError, EngineUnavailable
+from bedrock.dockerd.engine import Engine
+from bedrock.dockerd.engine_values import ContainerMissing, ContainerState, EngineError, EngineUnavailable
 
 log = structlog.get_logger(__name__)
 
