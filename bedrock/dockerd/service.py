@@ -47,7 +47,7 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
                 "stop it, or give this one another name ([dockerd] name)",
             )
         )
-        settings.volumes_dir.mkdir(parents=True, exist_ok=True)
+        settings.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = await stack.enter_async_context(open_engine(own.docker_host))
         info = await engine.info()
         tracer = await tracer_image(engine, own.bedrock_tracer_image, directory, node=own.name)

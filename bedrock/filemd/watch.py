@@ -109,7 +109,7 @@ def _finished_volumes(volumes_dir: Path) -> Iterator[SessionId]:
 @asynccontextmanager
 async def open_filemd(settings: Settings) -> AsyncIterator[Carrier]:
     """Bring finished volumes to the API until the context is left; what is under way then is done again later."""
-    settings.volumes_dir.mkdir(parents=True, exist_ok=True)
+    settings.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     data_dir = settings.common.data_dir
     with sole_owner(data_dir / "filemd.lock", f"a FileMD is already running with data_dir {data_dir}; one is enough"):
         for leftover in settings.volumes_dir.glob(f"{DONE_PREFIX}*"):

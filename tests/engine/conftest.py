@@ -15,6 +15,7 @@ from bedrock.client import Client, open_client
 
 IMAGE = "bedrock-test/busybox:1"
 SCRATCH_IMAGE = "bedrock-test/scratch:1"
+NOBODYS_IMAGE = "bedrock-test/nobody:1"
 VERSE = b"Only sessions of tests read this line.\n"
 
 
@@ -49,6 +50,14 @@ def scratch_image(known_io: bytes) -> Iterator[str]:
     make_image(SCRATCH_IMAGE, {"known_io": known_io}, ['ENTRYPOINT ["/known_io"]'], with_busybox=False)
     yield SCRATCH_IMAGE
     remove_image(SCRATCH_IMAGE)
+
+
+@pytest.fixture(scope="session")
+def nobodys_image() -> Iterator[str]:
+    """busybox whose commands run as a user who may do nothing."""
+    make_image(NOBODYS_IMAGE, {"srv/verse.txt": VERSE}, ["ENV PATH=/nowhere:/bin", "USER nobody", "WORKDIR /srv"])
+    yield NOBODYS_IMAGE
+    remove_image(NOBODYS_IMAGE)
 
 
 @pytest.fixture(scope="session")

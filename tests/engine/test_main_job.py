@@ -216,6 +216,38 @@ async def test_with_an_init_the_command_is_its_child_and_traced_alike(
     assert events[0].pid != 1
 
 
+async def test_a_user_without_rights_in_a_directory_of_its_own_is_traced_alike(
+    client: Client, nobodys_image: str, tmp_path: Path
+) -> None:
+    session = await finished(client, await client.create(nobodys_image, ["cat", "verse.txt"], ttl="30s"))
+    assert session.exit_code == 0, session.message
+    assert await content(client, session, STDOUT) == VERSE
+    events = await events_of(client, session, tmp_path)
+    # The search along PATH is the gate's, as it would have been the runtime's: the trace begins with the exec itself.
+    assert (events[0].op, events[0].raw, events[0].result) == ("execve", "/bin/cat", 0)
+    assert [event.path for event in events if event.raw == "verse.txt"] == ["/srv/verse.txt"]
+
+
+async def test_more_sessions_than_slots_take_turns_and_all_end(client: Client, image: str) -> None:
+    sessions = [await client.create(image, ["sh", "-c", f"exit {number}"], ttl="60s") for number in range(24)]
+    used = []
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+
+            async def watch_slots() -> None:
+                while True:
+                    used.append((await client.nodes())[0].used)
+                    await trio.sleep(0.05)
+
+            nursery.start_soon(watch_slots)
+            ended = [await finished(client, session) for session in sessions]
+            nursery.cancel_scope.cancel()
+    assert [session.exit_code for session in ended] == list(range(24))
+    assert {session.trace.state for session in ended if session.trace} == {TraceState.COMPLETE}
+    assert max(used) == 8
+    assert containers_of("alpha") == []
+
+
 async def test_the_trace_table_lists_bytes_and_calls(running_fleet: Fleet, client: Client, image: str) -> None:
     session = await finished(client, await client.create(image, ["cat", "/srv/verse.txt", "/srv/nothing"], ttl="30s"))
     table = running_fleet.command("trace", session.id).stdout.decode()
