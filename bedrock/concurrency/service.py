@@ -7,12 +7,13 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.errors import BedrockError
 
 log = structlog.get_logger(__name__)
@@ -72,22 +73,24 @@ def run_service(main: Callable[[ServiceContext], Awaitable[None]], *, name: str)
     mend (:class:`BedrockError`, in whatever group) becomes a line on stderr and 1; anything else is logged with its
     traceback and becomes 70.
     """
+    context = ServiceContext(name)
     main_scope = trio.CancelScope()
 
+    def obey(number: signal.Signals) -> None:
+        if context.stopping.is_set():
+            log.warning("stopping at once", service=name, signal=number.name)
+            main_scope.cancel()
+        else:
+            context._stop(number.name)
+
     async def supervise() -> None:
-        context = ServiceContext(name)
-        # Open until the very end, so that no signal can take the process away while it cleans up.
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with open_hidden_nursery() as nursery:
-                nursery.start_soon(_obey, signals, context, main_scope)
-                with main_scope:
-                    await main(context)
-                nursery.cancel_scope.cancel()
+        with _signals_to(obey), main_scope:
+            await main(context)
 
     try:
         trio.run(supervise)
     except KeyboardInterrupt:
-        return _EXIT_IMPATIENT  # it came before the signals were ours
+        return _EXIT_IMPATIENT  # it came before the signals were ours, or after
     except BaseException as error:
         own, other = _split(error)
         for item in own:
@@ -100,13 +103,24 @@ def run_service(main: Callable[[ServiceContext], Awaitable[None]], *, name: str)
     return _EXIT_IMPATIENT if main_scope.cancelled_caught else 0
 
 
-async def _obey(signals: AsyncIterator[int], context: ServiceContext, main_scope: trio.CancelScope) -> None:
-    async for number in signals:
-        if context.stopping.is_set():
-            log.warning("stopping at once", service=context.name, signal=signal.Signals(number).name)
-            main_scope.cancel()
-        else:
-            context._stop(signal.Signals(number).name)
+@contextmanager
+def _signals_to(obey: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Have ``obey`` called in Trio for each signal.
+
+    Trio's own receiver hands those that nobody has taken yet to the handlers from before it, at its end; that would
+    let a repeated SIGTERM kill a process that has just finished cleaning up.
+    """
+    token = trio.lowlevel.current_trio_token()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        token.run_sync_soon(obey, signal.Signals(number))
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _split(error: BaseException) -> tuple[list[BaseException], BaseException | None]:
