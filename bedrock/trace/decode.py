@@ -6,6 +6,7 @@ one: there is little of it. A trace that breaks off (its tracer was killed) is r
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -203,6 +204,19 @@ def _note(data: bytes, at: int, kind: int) -> Note | None:
     identity = FileIdentity(int(row["device"]), int(row["inode"]))
     mode = int(row["mode"])
     return FileText(tid, time_ns, identity, _path_of(text, identity, mode, flags), mode, flags)
+
+
+def resolve(base: bytes | None, raw: bytes) -> bytes | None:
+    """The path that a raw argument names, counted from the directory ``base``; None when that is not known.
+
+    Dots are taken out as text: a symbolic link on the way is not followed, since the kernel's look-up was not recorded.
+    """
+    if not raw:
+        return base
+    if not raw.startswith(b"/") and base is None:
+        return None
+    path = posixpath.normpath(raw if raw.startswith(b"/") or base is None else base + b"/" + raw)
+    return b"/" + path.lstrip(b"/")
 
 
 _NAMELESS = {0o010000: b"pipe", 0o140000: b"socket"}

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from bedrock.trace.decode import Argv, FileIdentity, FileText, Note, Process, Text, Trace
+from bedrock.trace.decode import Argv, FileIdentity, FileText, Note, Process, Text, Trace, resolve
 from bedrock.trace.summary import text_of
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.tracer.format import CallFlag, Op, TextFlag
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One call. ``t_ns`` counts from the first call; ``pid`` and ``tid`` are the container's own.
 
-    ``path`` is the file's path as the container sees it, ``raw`` the argument as it was given. ``offset`` and the sizes
-    are in bytes; a failed call has ``error`` instead of ``result``.
+    ``path`` is the file's path as the container sees it (of a call that gave no file: what ``raw`` names, symbolic
+    links not followed), ``raw`` the argument as it was given, ``second`` that of a call with two. ``offset`` and the
+    sizes are in bytes; a failed call has ``error`` instead of ``result``.
     """
 
     t_ns: int
@@ -30,6 +31,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     fd: int | None = None
     path: str | None = None
     raw: str | None = None
+    second: str | None = None
     argv: list[str] | None = None
     offset: int | None = None
     offset_shared: bool = False
@@ -40,7 +42,8 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     arg: int | None = None
 
 
-_WITH_SIZE = {*range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE}
+_SIZED = {Op.READLINK, Op.READLINKAT, Op.GETDENTS, Op.GETDENTS64, Op.TRUNCATE, Op.FTRUNCATE, Op.FALLOCATE}
+_WITH_SIZE = {*range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE, *_SIZED}
 _WITH_OFFSET = {Op.LSEEK, Op.MMAP}
 
 
@@ -48,18 +51,20 @@ class _Notes:
     """What has been learnt so far of files, processes and arguments."""
 
     def __init__(self) -> None:
-        self.paths: dict[FileIdentity, str] = {}
+        self.paths: dict[FileIdentity, bytes] = {}
         self.processes: dict[int, Process] = {}
-        self.raw: dict[tuple[int, int], str] = {}
+        self.raw: dict[tuple[int, int], bytes] = {}
+        self.second: dict[tuple[int, int], bytes] = {}
         self.argv: dict[tuple[int, int], list[str]] = {}
 
     def take(self, note: Note) -> None:
         if isinstance(note, FileText):
-            self.paths[note.identity] = text_of(note.path)
+            self.paths[note.identity] = note.path
         elif isinstance(note, Process):
             self.processes[note.tid] = note
         elif isinstance(note, Text):
-            self.raw[note.tid, note.time_ns] = text_of(note.text)
+            strings = self.second if note.flags & TextFlag.SECOND else self.raw
+            strings[note.tid, note.time_ns] = note.text
         elif isinstance(note, Argv):
             self.argv[note.tid, note.time_ns] = [text_of(word) for word in note.argv]
 
@@ -85,7 +90,6 @@ def read_events(path: Path) -> Iterator[Event]:
                 pid=process.container_pid if process is not None else 0,
                 tid=process.container_tid if process is not None else 0,
                 op=Op(op).name.lower(),
-                raw=notes.raw.pop((tid, time_ns), None),
                 argv=notes.argv.pop((tid, time_ns), None),
                 to_file=bool(flags & CallFlag.TO_FILE),
                 offset_shared=bool(flags & CallFlag.OFFSET_SHARED),
@@ -97,10 +101,18 @@ def read_events(path: Path) -> Iterator[Event]:
                 event.result = result
             if row["fd"] >= 0:
                 event.fd = int(row["fd"])
-            if flags & CallFlag.HAS_FILE:
+            known: bytes | None = None
+            if flags & (CallFlag.HAS_FILE | CallFlag.FROM_BASE):
                 identity = FileIdentity(int(row["device"]), int(row["inode"]))
-                event.device, event.inode = identity
-                event.path = notes.paths.get(identity)
+                known = notes.paths.get(identity)
+                if flags & CallFlag.HAS_FILE:
+                    event.device, event.inode = identity
+            raw = notes.raw.pop((tid, time_ns), None)
+            second = notes.second.pop((tid, time_ns), None)
+            named = known if raw is None or flags & CallFlag.HAS_FILE else resolve(known, raw)
+            event.path, event.raw, event.second = (
+                None if text is None else text_of(text) for text in (named, raw, second)
+            )
             if flags & CallFlag.HAS_OFFSET or op in _WITH_OFFSET:
                 event.offset = int(row["offset"])
             if op in _WITH_SIZE:
@@ -121,6 +133,8 @@ def format_event(event: Event) -> str:
         words.append(event.path)
     if event.raw is not None and event.raw != event.path:
         words.append(f"({event.raw})")
+    if event.second is not None:
+        words.append(f"({event.second})")
     for name, value in (("fd", event.fd), ("offset", event.offset), ("requested", event.requested)):
         if value is not None:
             words.append(f"{name}={value}")

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bedrock.trace.decode import Argv, Chunk, End, FileIdentity, FileText, Process, Text, Trace
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.trace.decode import Argv, Chunk, End, FileIdentity, FileText, Process, Text, Trace, resolve
+from bedrock.tracer.format import CallFlag, Op, TextFlag
 
 _READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2)
 _WRITES = (Op.WRITE, Op.PWRITE64, Op.WRITEV, Op.PWRITEV, Op.PWRITEV2)
 _MOVES = (Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE)
 _OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT)
-_EXECS = (Op.EXECVE, Op.EXECVEAT)
+_OTHERS_WITH_PATHS = (Op.EXECVE, Op.EXECVEAT, *(op for op in Op if op >= Op.STAT))
 
 
 class FileUse(msgspec.Struct, kw_only=True):
@@ -37,7 +37,7 @@ class FileUse(msgspec.Struct, kw_only=True):
 
 
 class FailedOpen(msgspec.Struct, kw_only=True):
-    """A path that could not be opened, as it was given, and how often."""
+    """A path that could not be opened, as the container sees it, and how often."""
 
     path: str
     errno: int
@@ -89,6 +89,7 @@ class _Adder:
         self.processes: dict[int, ProcessUse] = {}
         self._container_pid: dict[int, int] = {}
         self._raw: dict[tuple[int, int], bytes] = {}
+        self._paths: dict[FileIdentity, bytes] = {}
 
     def add(self, chunk: Chunk) -> None:
         for _, note in chunk.notes:
@@ -100,7 +101,7 @@ class _Adder:
                 process = self.processes.get(note.tid)
                 if process is not None:
                     process.argv = [text_of(word) for word in note.argv]
-            elif isinstance(note, Text):
+            elif isinstance(note, Text) and not note.flags & TextFlag.SECOND:
                 self._raw[note.tid, note.time_ns] = note.text
             elif isinstance(note, End):
                 self.is_ended = True
@@ -114,6 +115,7 @@ class _Adder:
         self._add_lives(chunk)
 
     def _name_file(self, note: FileText) -> None:
+        self._paths[note.identity] = note.path
         path = text_of(note.path)
         use = self.files.get(note.identity)
         if use is None:
@@ -183,15 +185,16 @@ class _Adder:
 
     def _add_lives(self, chunk: Chunk) -> None:
         calls = chunk.calls
-        for row in calls[np.isin(calls["op"], (*_OPENS, Op.EXIT))]:
+        for row in calls[np.isin(calls["op"], (*_OPENS, Op.EXIT, *_OTHERS_WITH_PATHS))]:
             if row["op"] == Op.EXIT:
                 process = self.processes.get(int(row["tgid"]))
                 if process is not None and row["flags"] & CallFlag.GROUP_DEAD:
                     process.exit_status = int(row["result"])
                 continue
             raw = self._raw.pop((int(row["tid"]), int(row["time_ns"])), b"")
-            if row["result"] < 0:
-                self.failed[raw, -int(row["result"])] += 1
+            if row["op"] in _OPENS and row["result"] < 0:
+                base = self._paths.get(FileIdentity(int(row["device"]), int(row["inode"])))
+                self.failed[resolve(base, raw) or raw, -int(row["result"])] += 1
 
 
 def summarise(path: Path) -> TraceSummary:
@@ -200,7 +203,9 @@ def summarise(path: Path) -> TraceSummary:
     adder = _Adder()
     for chunk in trace.chunks():
         adder.add(chunk)
-    files = sorted(adder.files.values(), key=lambda use: (-(use.read_bytes + use.written_bytes), use.path))
+    # What was only named as the directory of a relative path has not been used itself.
+    used = [use for use in adder.files.values() if use.first_use_s >= 0]
+    files = sorted(used, key=lambda use: (-(use.read_bytes + use.written_bytes), use.path))
     failed = [
         FailedOpen(path=text_of(raw), errno=errno, count=count)
         for (raw, errno), count in sorted(adder.failed.items(), key=lambda item: -item[1])

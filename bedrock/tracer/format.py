@@ -59,6 +59,45 @@ class Op(enum.IntEnum):
     SENDFILE = 26  # this and the next two are two records each: what was read, and with TO_FILE what was written
     COPY_FILE_RANGE = 27
     SPLICE = 28
+    # From here on the loader's table says which argument is which: see fill_shapes in bdtrace.c.
+    STAT = 29
+    LSTAT = 30
+    FSTAT = 31
+    NEWFSTATAT = 32
+    STATX = 33
+    ACCESS = 34
+    FACCESSAT = 35
+    FACCESSAT2 = 36
+    READLINK = 37
+    READLINKAT = 38
+    GETDENTS = 39
+    GETDENTS64 = 40
+    TRUNCATE = 41
+    FTRUNCATE = 42
+    FALLOCATE = 43
+    FSYNC = 44
+    FDATASYNC = 45
+    RENAME = 46
+    RENAMEAT = 47
+    RENAMEAT2 = 48
+    UNLINK = 49
+    UNLINKAT = 50
+    LINK = 51
+    LINKAT = 52
+    SYMLINK = 53
+    SYMLINKAT = 54
+    MKDIR = 55
+    MKDIRAT = 56
+    RMDIR = 57
+    CHMOD = 58
+    FCHMOD = 59
+    FCHMODAT = 60
+    CHOWN = 61
+    LCHOWN = 62
+    FCHOWN = 63
+    FCHOWNAT = 64
+    CHDIR = 65
+    FCHDIR = 66
 
 
 class CallFlag(enum.IntFlag):
@@ -68,6 +107,7 @@ class CallFlag(enum.IntFlag):
     APPEND = 8
     GROUP_DEAD = 16  # of EXIT: the last thread of its process
     TO_FILE = 64  # of SENDFILE, COPY_FILE_RANGE, SPLICE: the file that was written to
+    FROM_BASE = 128  # device and inode are those of the directory from which the raw path counts
     REQUEST_CUT = 32  # a vector with more entries than are added up: requested is a lower bound
 
 
@@ -76,6 +116,7 @@ class TextFlag(enum.IntFlag):
     DELETED = 2  # of FILE: the name was gone already
     UNREADABLE = 4  # of STRING and ARGV: the memory could not be read
     OUTSIDE = 8  # of FILE: not below the container's root
+    SECOND = 16  # of STRING: the second path of a call that has two
 
 
 class Cause(enum.IntEnum):
@@ -168,6 +209,8 @@ FILE_HEADER = [
     Field("realtime_offset_ns", "i64", "CLOCK_REALTIME minus CLOCK_MONOTONIC"),
 ]
 
+_SHAPE = ("path", "second", "base", "fd", "size", "arg")
+
 _NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "i32": "<i4", "i64": "<i8"}
 _C = {"u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t", "i64": "int64_t"}
 
@@ -195,4 +238,6 @@ def c_header() -> str:
         lines += [f"struct bdt_{name} {{", *(f"\t{_C[field.kind]} {field.name};" for field in fields), "};"]
         size = dtype_of(fields).itemsize
         lines += [f'_Static_assert(sizeof(struct bdt_{name}) == {size}, "layout of bdt_{name}");', ""]
+    lines += ["/* Which argument of a call is what, counted from 1; 0 for none. */", "struct bdt_shape {"]
+    lines += [*(f"\tuint8_t {name};" for name in _SHAPE), "};", ""]
     return "\n".join(lines)

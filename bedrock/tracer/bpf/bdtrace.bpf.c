@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 /* stdint.h drags in a libc, which the BPF target has none of. */
+typedef __u8 uint8_t;
 typedef __u16 uint16_t;
 typedef __u32 uint32_t;
 typedef __u64 uint64_t;
@@ -99,6 +100,7 @@ struct files_struct {
 } CORE;
 struct fs_struct {
 	struct path root;
+	struct path pwd;
 } CORE;
 struct mm_struct {
 	unsigned long arg_start;
@@ -143,6 +145,7 @@ struct registers {
 #define S_IFBLK 0060000
 #define O_APPEND 02000
 #define MAP_ANONYMOUS 0x20
+#define AT_FDCWD -100
 #define F_DUPFD 0
 #define F_DUPFD_CLOEXEC 1030
 
@@ -154,6 +157,8 @@ struct registers {
 
 /* Set by the loader before it loads us: which Op a system call of this architecture is, 0 for none. */
 const volatile __u8 op_of[SYSCALLS];
+/* And for the Ops from BDT_OP_STAT on, which of its arguments is what. */
+const volatile struct bdt_shape shapes[128];
 const volatile __u32 wakeup_bytes;
 
 /* Set by the loader to arm and to disarm. */
@@ -175,7 +180,7 @@ struct subject {
 
 struct call {
 	__u64 time_ns;
-	__u64 argument[5];
+	__u64 argument[8];
 	struct subject from;
 	struct subject to; /* of calls that move bytes from one file to another */
 	__u16 op;
@@ -366,6 +371,11 @@ static __always_inline void emit_text(struct scratch *scratch, __u32 head, __u32
 		count_cause(BDT_CAUSE_RING_FULL);
 }
 
+/*
+ * The two functions below are not static on purpose: the verifier looks at such a function once, and not again at every
+ * place that calls it, which keeps attaching quick.
+ */
+
 /* Where a walk from a file towards the root has come to. */
 struct walk {
 	__u64 dentry;
@@ -422,12 +432,11 @@ static long step(__u32 index, struct walk *walk)
  * Write which path a file has: its components from the last one up to the container's root, across mounts. Whoever
  * reads the trace turns them round.
  */
-static __noinline int emit_file(__u64 file_address, __u64 time_ns, __u32 tid)
+int __noinline emit_path(__u64 dentry_address, __u64 mnt, __u64 inode_address, __u64 time_ns, __u32 tid)
 {
-	struct file *file = (struct file *)file_address;
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
-	struct walk walk = { .dentry = (__u64)dentry, .mnt = (__u64)BPF_CORE_READ(file, f_path.mnt), .flags = BDT_TEXT_CUT };
+	struct inode *inode = (struct inode *)inode_address;
+	struct dentry *dentry = (struct dentry *)dentry_address;
+	struct walk walk = { .dentry = dentry_address, .mnt = mnt, .flags = BDT_TEXT_CUT };
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 
@@ -451,23 +460,23 @@ static __noinline int emit_file(__u64 file_address, __u64 time_ns, __u32 tid)
 }
 
 /* Strings share the scratch with FILE, whose head is larger: their text begins right behind their own head. */
-static __always_inline void emit_string(__u64 address, bool is_user, __u64 time_ns, __u32 tid)
+int __noinline emit_string(__u64 address, __u32 is_user, __u32 flags, __u64 time_ns, __u32 tid)
 {
-	__u32 zero = 0, flags = 0, text = 0;
+	__u32 zero = 0, text = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 	char *room;
 	long size;
 
 	if (!scratch)
-		return;
+		return 0;
 	room = (char *)scratch + sizeof(struct bdt_string);
 	size = is_user ? bpf_probe_read_user_str(room, MAX_PATH, (void *)address) :
 			 bpf_probe_read_kernel_str(room, MAX_PATH, (void *)address);
 	if (size < 0) {
-		flags = BDT_TEXT_UNREADABLE;
+		flags |= BDT_TEXT_UNREADABLE;
 		count_cause(BDT_CAUSE_READ_FAULT);
 	} else if (size == MAX_PATH) {
-		flags = BDT_TEXT_CUT;
+		flags |= BDT_TEXT_CUT;
 		text = MAX_PATH - 1;
 		count_cause(BDT_CAUSE_STRING_CUT);
 	} else if (size > 0) {
@@ -479,6 +488,7 @@ static __always_inline void emit_string(__u64 address, bool is_user, __u64 time_
 	scratch->head.string.text_size = text;
 	scratch->head.string.flags = flags;
 	emit_text(scratch, sizeof(struct bdt_string), text);
+	return 0;
 }
 
 static __always_inline void emit_argv(struct task_struct *task, __u64 time_ns, __u32 tid)
@@ -532,7 +542,45 @@ static __always_inline void note_file(struct subject *subject, __u64 file_addres
 	}
 	if (always_introduce || !bpf_map_lookup_elem(&known_files, &identity)) {
 		bpf_map_update_elem(&known_files, &identity, &one, BPF_ANY);
-		emit_file(file_address, time_ns, tid);
+		emit_path((__u64)BPF_CORE_READ(file, f_path.dentry), (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)inode,
+			  time_ns, tid);
+	}
+}
+
+/* Take down from which directory a relative path counts. */
+static __always_inline void note_base(struct task_struct *task, struct subject *subject, __u64 raw, __s32 base,
+				      __u64 time_ns)
+{
+	struct identity identity = {};
+	struct fs_struct *fs = task->fs;
+	struct dentry *dentry;
+	struct inode *inode;
+	__u8 one = 1;
+	char first = '/';
+	__u64 file;
+
+	bpf_probe_read_user(&first, 1, (void *)raw);
+	if (first == '/')
+		return;
+	if (base != AT_FDCWD) {
+		file = file_of(task, base);
+		if (!file)
+			return;
+		note_file(subject, file, time_ns, task->pid, false);
+		/* An empty path means the descriptor's own file. */
+		subject->flags = first ? BDT_CALL_FROM_BASE : BDT_CALL_HAS_FILE;
+		return;
+	}
+	if (!fs)
+		return;
+	dentry = BPF_CORE_READ(fs, pwd.dentry);
+	inode = BPF_CORE_READ(dentry, d_inode);
+	subject->inode = identity.inode = BPF_CORE_READ(inode, i_ino);
+	subject->device = identity.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	subject->flags = BDT_CALL_FROM_BASE;
+	if (!bpf_map_lookup_elem(&known_files, &identity)) {
+		bpf_map_update_elem(&known_files, &identity, &one, BPF_ANY);
+		emit_path((__u64)dentry, (__u64)BPF_CORE_READ(fs, pwd.mnt), (__u64)inode, time_ns, task->pid);
 	}
 }
 
@@ -599,6 +647,11 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	fd = op == BDT_OP_MMAP ? call->argument[4] : op == BDT_OP_SENDFILE ? call->argument[1] : call->argument[0];
 	if (takes_descriptor(op) || op == BDT_OP_MMAP || moves(op)) {
 		file = file_of(task, fd);
+		if (file)
+			note_file(&call->from, file, now, task->pid, false);
+	}
+	if (op >= BDT_OP_STAT && shapes[op & 127].fd) {
+		file = file_of(task, call->argument[(shapes[op & 127].fd - 1) & 7]);
 		if (file)
 			note_file(&call->from, file, now, task->pid, false);
 	}
@@ -707,6 +760,31 @@ static __always_inline void emit_move(struct task_struct *task, struct call *cal
 	emit_call(task, call, &call->to, values);
 }
 
+/* A call whose arguments the loader's table describes. */
+static __always_inline void emit_shaped(struct task_struct *task, struct call *call, struct bdt_call *values)
+{
+	const volatile struct bdt_shape *shape = &shapes[values->op & 127];
+	__u64 path;
+
+	if (shape->fd) {
+		values->fd = call->argument[(shape->fd - 1) & 7];
+		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
+	}
+	if (shape->size)
+		values->requested = call->argument[(shape->size - 1) & 7];
+	if (shape->arg)
+		values->arg = call->argument[(shape->arg - 1) & 7];
+	if (shape->path) {
+		path = call->argument[(shape->path - 1) & 7];
+		emit_string(path, 1, 0, call->time_ns, task->pid);
+		note_base(task, &call->from, path,
+			  shape->base ? (__s32)call->argument[(shape->base - 1) & 7] : AT_FDCWD, call->time_ns);
+	}
+	if (shape->second)
+		emit_string(call->argument[(shape->second - 1) & 7], 1, BDT_TEXT_SECOND, call->time_ns, task->pid);
+	emit_call(task, call, &call->from, values);
+}
+
 SEC("raw_tp/sys_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -728,11 +806,15 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		emit_move(task, call, &values);
 		return 0;
 	}
+	if (op >= BDT_OP_STAT) {
+		emit_shaped(task, call, &values);
+		return 0;
+	}
 	switch (op) {
 	case BDT_OP_OPEN:
 	case BDT_OP_CREAT:
 		values.arg = op == BDT_OP_OPEN ? call->argument[1] : 01101;
-		emit_string(call->argument[0], true, call->time_ns, task->pid);
+		emit_string(call->argument[0], 1, 0, call->time_ns, task->pid);
 		break;
 	case BDT_OP_OPENAT:
 	case BDT_OP_OPENAT2:
@@ -740,13 +822,13 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 			values.arg = call->argument[2];
 		else
 			bpf_probe_read_user(&values.arg, sizeof(values.arg), (void *)call->argument[2]);
-		emit_string(call->argument[1], true, call->time_ns, task->pid);
+		emit_string(call->argument[1], 1, 0, call->time_ns, task->pid);
 		break;
 	case BDT_OP_EXECVE:
 	case BDT_OP_EXECVEAT:
 		/* One that succeeded was told by on_exec, when the old memory was still to be read. */
 		if (values.result < 0)
-			emit_string(op == BDT_OP_EXECVEAT ? call->argument[1] : call->argument[0], true, call->time_ns,
+			emit_string(op == BDT_OP_EXECVEAT ? call->argument[1] : call->argument[0], 1, 0, call->time_ns,
 				    task->pid);
 		break;
 	case BDT_OP_READ:
@@ -801,6 +883,11 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 			file = file_of(task, values.fd);
 			if (file)
 				note_file(&call->from, file, call->time_ns, task->pid, true);
+		} else {
+			bool at = op == BDT_OP_OPENAT || op == BDT_OP_OPENAT2;
+
+			note_base(task, &call->from, at ? call->argument[1] : call->argument[0],
+				  at ? (__s32)call->argument[0] : AT_FDCWD, call->time_ns);
 		}
 		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
 	} else if (op < BDT_OP_READ || op > BDT_OP_MMAP) {
@@ -832,7 +919,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		root_mnt = (__u64)BPF_CORE_READ(fs, root.mnt);
 		has_begun = 1;
 	}
-	emit_string((__u64)BPF_CORE_READ(binprm, filename), false, call->time_ns, task->pid);
+	emit_string((__u64)BPF_CORE_READ(binprm, filename), 0, 0, call->time_ns, task->pid);
 	emit_argv(task, call->time_ns, task->pid);
 	return 0;
 }

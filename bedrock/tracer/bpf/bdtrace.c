@@ -276,6 +276,57 @@ static void fill_operations(uint8_t *op_of)
 #undef IS
 }
 
+/* Which argument is what, counted from 1: path, second path, directory of a relative path, descriptor, size, another. */
+static void fill_shapes(uint8_t *op_of, struct bdt_shape *shapes)
+{
+#define IS(name, op, ...)                                                            \
+	do {                                                                         \
+		op_of[__NR_##name] = BDT_OP_##op;                                    \
+		shapes[BDT_OP_##op] = (struct bdt_shape){ __VA_ARGS__ };                 \
+	} while (0)
+#ifdef __NR_stat
+	IS(stat, STAT, .path = 1);
+	IS(lstat, LSTAT, .path = 1);
+	IS(access, ACCESS, .path = 1, .arg = 2);
+	IS(readlink, READLINK, .path = 1, .size = 3);
+	IS(getdents, GETDENTS, .fd = 1, .size = 3);
+	IS(rename, RENAME, .path = 1, .second = 2);
+	IS(unlink, UNLINK, .path = 1);
+	IS(link, LINK, .path = 1, .second = 2);
+	IS(symlink, SYMLINK, .path = 2, .second = 1);
+	IS(mkdir, MKDIR, .path = 1, .arg = 2);
+	IS(rmdir, RMDIR, .path = 1);
+	IS(chmod, CHMOD, .path = 1, .arg = 2);
+	IS(chown, CHOWN, .path = 1, .arg = 2);
+	IS(lchown, LCHOWN, .path = 1, .arg = 2);
+	IS(renameat, RENAMEAT, .path = 2, .second = 4, .base = 1);
+#endif
+	IS(fstat, FSTAT, .fd = 1);
+	IS(newfstatat, NEWFSTATAT, .path = 2, .base = 1, .arg = 4);
+	IS(statx, STATX, .path = 2, .base = 1, .arg = 3);
+	IS(faccessat, FACCESSAT, .path = 2, .base = 1, .arg = 3);
+	IS(faccessat2, FACCESSAT2, .path = 2, .base = 1, .arg = 3);
+	IS(readlinkat, READLINKAT, .path = 2, .base = 1, .size = 4);
+	IS(getdents64, GETDENTS64, .fd = 1, .size = 3);
+	IS(truncate, TRUNCATE, .path = 1, .size = 2);
+	IS(ftruncate, FTRUNCATE, .fd = 1, .size = 2);
+	IS(fallocate, FALLOCATE, .fd = 1, .size = 4, .arg = 3);
+	IS(fsync, FSYNC, .fd = 1);
+	IS(fdatasync, FDATASYNC, .fd = 1);
+	IS(renameat2, RENAMEAT2, .path = 2, .second = 4, .base = 1, .arg = 5);
+	IS(unlinkat, UNLINKAT, .path = 2, .base = 1, .arg = 3);
+	IS(linkat, LINKAT, .path = 2, .second = 4, .base = 1, .arg = 5);
+	IS(symlinkat, SYMLINKAT, .path = 3, .second = 1, .base = 2);
+	IS(mkdirat, MKDIRAT, .path = 2, .base = 1, .arg = 3);
+	IS(fchmod, FCHMOD, .fd = 1, .arg = 2);
+	IS(fchmodat, FCHMODAT, .path = 2, .base = 1, .arg = 3);
+	IS(fchown, FCHOWN, .fd = 1, .arg = 2);
+	IS(fchownat, FCHOWNAT, .path = 2, .base = 1, .arg = 3);
+	IS(chdir, CHDIR, .path = 1);
+	IS(fchdir, FCHDIR, .fd = 1);
+#undef IS
+}
+
 static int quiet(enum libbpf_print_level level, const char *format, va_list arguments)
 {
 	return level == LIBBPF_WARN ? vfprintf(stderr, format, arguments) : 0;
@@ -293,6 +344,7 @@ static bool attach(struct tracer *t, uint32_t ring_bytes)
 		return false;
 	}
 	fill_operations((uint8_t *)t->probes->rodata->op_of);
+	fill_shapes((uint8_t *)t->probes->rodata->op_of, (struct bdt_shape *)t->probes->rodata->shapes);
 	t->probes->rodata->wakeup_bytes = ring_bytes / 8;
 	bpf_map__set_max_entries(t->probes->maps.ring, ring_bytes);
 	error = bdtrace_bpf__load(t->probes);
