@@ -73,6 +73,6 @@ stop_engine() {
 
 # What building the tracer needs, and the tracer itself.
 ensure_tracer() {
-    install_packages clang libbpf-dev bpftool libelf-dev zlib1g-dev libc6-dev gcc
+    install_packages clang libbpf-dev bpftool libelf-dev zlib1g-dev libzstd-dev libc6-dev gcc
     .venv/bin/bedrock tracer build >&2
 }

@@ -28,10 +28,12 @@ from bedrock.tracer.format import c_header
 
 LABEL_DIGEST = "bedrock.tracer.digest"
 LABEL_TRACER = "bedrock.tracer"
-PACKAGES = ["clang", "llvm", "libbpf-dev", "bpftool", "libelf-dev", "zlib1g-dev", "libc6-dev", "gcc"]
+PACKAGES = ["clang", "llvm", "libbpf-dev", "bpftool", "libelf-dev", "zlib1g-dev", "libzstd-dev", "libc6-dev", "gcc"]
 _TOOLS = {"clang": "clang", "bpftool": "bpftool", "gcc": "gcc"}
+_KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 _ARCHITECTURES = {"x86_64": ("x86", "x86_64-linux-gnu"), "aarch64": ("arm64", "aarch64-linux-gnu")}
-_SOURCES = ("bdtrace.bpf.c", "bdtrace.c", "gate.c")
+_LOADER = ("bdtrace.c", "writer.c", "syscalls.c")
+_SOURCES = ("bdtrace.bpf.c", *_LOADER, "writer.h", "syscalls.h", "gate.c")
 
 
 class BuildFailed(BedrockError):
@@ -68,7 +70,7 @@ def build_tracer_image(
 
 def source_digest() -> str:
     """A digest of all that determines the programs, the compiler aside."""
-    digest = hashlib.sha256(f"{__version__}\n{platform.machine()}\n{c_header()}".encode())
+    digest = hashlib.sha256(f"{__version__}\n{platform.machine()}\n{platform.release()}\n{c_header()}".encode())
     for name in _SOURCES:
         digest.update(files("bedrock.tracer").joinpath("bpf", name).read_bytes())
     return digest.hexdigest()
@@ -77,7 +79,7 @@ def source_digest() -> str:
 def missing_tools() -> list[str]:
     """What the build needs and this host does not have, by the names of Debian's packages."""
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
-    headers = {"libbpf-dev": "bpf/libbpf.h", "libelf-dev": "libelf.h", "zlib1g-dev": "zlib.h"}
+    headers = {"libbpf-dev": "bpf/libbpf.h", "libelf-dev": "libelf.h", "zlib1g-dev": "zlib.h", "libzstd-dev": "zstd.h"}
     missing += [package for package, header in headers.items() if not Path("/usr/include", header).exists()]
     return missing
 
@@ -101,10 +103,16 @@ def compile_tracer(directory: Path) -> dict[str, Path]:
         skeleton.write_text(_run("bpftool", "gen", "skeleton", str(probes), "name", "bdtrace_bpf"))
         loader, gate = directory / "bdtrace", directory / "gate"
         _run("gcc", "-std=gnu11", "-O2", "-s", *warnings, "-Wno-format-truncation", "-static", *include,
-             str(sources / "bdtrace.c"), "-o", str(loader), "-lbpf", "-lelf", "-lz")  # fmt: skip
+             *(str(sources / name) for name in _LOADER), "-o", str(loader), "-lbpf", "-lelf", "-lz", "-lzstd")  # fmt: skip
         _run("gcc", "-Os", "-s", *warnings, "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector",
              "-fno-builtin", str(sources / "gate.c"), "-o", str(gate))  # fmt: skip
-    return {"bdtrace": loader, "gate": gate}
+        programs = {"bdtrace": loader, "gate": gate}
+        if _KERNEL_TYPES.exists():
+            # The few types of this kernel that the probes need: reading them all takes most of the time to attach.
+            types = directory / "types.btf"
+            _run("bpftool", "gen", "min_core_btf", str(_KERNEL_TYPES), str(types), str(probes))
+            programs[f"btf/{platform.release()}.btf"] = types
+    return programs
 
 
 def _run(*command: str) -> str:

@@ -1,21 +1,41 @@
 """The layout of a trace: the one source from which the C header and the decoder's types are made.
 
-A trace is a file header, then records. Every record begins with its size in bytes and its type, so that a reader can
-step over what it does not know; sizes are multiples of 8 and numbers are little-endian. Times are nanoseconds of
-CLOCK_MONOTONIC, device numbers are the kernel's own encoding (major << 20 | minor), thread and process ids are the
-host's; PROCESS records translate them to those of the container.
+A trace is a file header and blocks, all of them frames of the zstd format (RFC 8878), so that ``zstd -dc`` reads it too.
+The header is a skippable frame. A block is a skippable frame that says what is in the block and how long it is, so that
+a reader can hop from block to block, and a compressed frame with, in this order:
+
+1. the calls, as columns: for each field of CALL but size and type, in order, its value for all calls. Of ``time_ns``
+   the first value is whole and each further one is the difference to the one before (signed, 64 bits);
+2. for each other record (a note) two 32-bit numbers: at which byte of the notes it begins, and how many calls of the
+   block came before it;
+3. the notes. Each begins with its size in bytes and its type, so that a reader can step over what it does not know;
+   sizes are multiples of 8.
+
+Numbers are little-endian. Times are nanoseconds of CLOCK_MONOTONIC, device numbers are the kernel's own encoding
+(major << 20 | minor), thread and process ids are the host's; PROCESS records translate them to those of the container.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 MAGIC = b"BEDROCKT"
-VERSION = 1
+VERSION = 2
+SKIPPABLE = 0x184D2A50  # the magic number of a skippable frame, RFC 8878 3.1.2
+HISTOGRAM_BUCKETS = 32  # bucket n counts durations of 2**n up to 2**(n + 1) nanoseconds; the last one all above, too
+MAX_PREFIXES = 8  # paths that a session may ask for
+MAX_PREFIX_BYTES = 256  # a power of two, for the verifier's sake
+
+
+class Mode(enum.IntEnum):
+    """What a trace holds."""
+
+    EVENTS = 1  # each call
+    SUMMARY = 2  # calls counted in the kernel: FILE_TOTAL and OP_TOTAL
 
 
 class RecordType(enum.IntEnum):
@@ -26,6 +46,8 @@ class RecordType(enum.IntEnum):
     PROCESS = 5  # a thread that has not been seen before
     START = 6  # the head of the trace: written before the target may run
     END = 7  # the tail: written after the last record has been drained
+    FILE_TOTAL = 8  # in mode SUMMARY: what one process did with one file
+    OP_TOTAL = 9  # in mode SUMMARY: how often one process made one system call
 
 
 class Op(enum.IntEnum):
@@ -98,6 +120,53 @@ class Op(enum.IntEnum):
     FCHOWNAT = 64
     CHDIR = 65
     FCHDIR = 66
+    MUNMAP = 67  # of memory that a file is mapped to
+    MSYNC = 68
+    CLOSE_RANGE = 69
+    # These are no system calls. A fault maps one page and may map its neighbours: what is touched there afterwards
+    # faults no more.
+    FAULT = 70  # a page of a mapped file was touched that was not mapped yet
+    PAGE_IN = 71  # the fault before this one, of the same thread, had to wait for the device
+    URING_READ = 72  # from here on requests to an io_uring, from submission to completion
+    URING_WRITE = 73
+    URING_OPEN = 74
+    URING_CLOSE = 75
+    URING_FSYNC = 76
+    URING_STAT = 77
+    URING_OTHER = 78  # arg has the opcode
+
+
+class EventClass(enum.StrEnum):
+    """What a session may ask to be traced. Processes (exec, fork, exit) always are."""
+
+    OPEN = "open"
+    DATA = "data"
+    SEEK = "seek"
+    MAP = "map"
+    FAULT = "fault"
+    STAT = "stat"
+    CHANGE = "change"
+    SYNC = "sync"
+
+
+def _range(first: Op, last: Op) -> frozenset[Op]:
+    return frozenset(Op(number) for number in range(first, last + 1))
+
+
+CLASSES: dict[EventClass, frozenset[Op]] = {
+    EventClass.OPEN: _range(Op.OPEN, Op.CLOSE)
+    | _range(Op.DUP, Op.FCNTL_DUPFD)
+    | {Op.CLOSE_RANGE, Op.URING_OPEN, Op.URING_CLOSE},
+    EventClass.DATA: _range(Op.READ, Op.PWRITEV2)
+    | _range(Op.SENDFILE, Op.SPLICE)
+    | {Op.URING_READ, Op.URING_WRITE, Op.URING_OTHER},
+    EventClass.SEEK: frozenset({Op.LSEEK}),
+    EventClass.MAP: frozenset({Op.MMAP, Op.MUNMAP, Op.MSYNC}),
+    EventClass.FAULT: frozenset({Op.FAULT, Op.PAGE_IN}),
+    EventClass.STAT: _range(Op.STAT, Op.GETDENTS64) | {Op.CHDIR, Op.FCHDIR, Op.URING_STAT},
+    EventClass.CHANGE: _range(Op.TRUNCATE, Op.FALLOCATE) | _range(Op.RENAME, Op.FCHOWNAT),
+    EventClass.SYNC: frozenset({Op.FSYNC, Op.FDATASYNC, Op.URING_FSYNC}),
+}
 
 
 class CallFlag(enum.IntFlag):
@@ -109,6 +178,8 @@ class CallFlag(enum.IntFlag):
     TO_FILE = 64  # of SENDFILE, COPY_FILE_RANGE, SPLICE: the file that was written to
     FROM_BASE = 128  # device and inode are those of the directory from which the raw path counts
     REQUEST_CUT = 32  # a vector with more entries than are added up: requested is a lower bound
+    DEVICE = 256  # of a read: pages came from the device during it; without it the page cache had them all
+    FOR_WRITE = 512  # of FAULT: the page was written to
 
 
 class TextFlag(enum.IntFlag):
@@ -117,6 +188,7 @@ class TextFlag(enum.IntFlag):
     UNREADABLE = 4  # of STRING and ARGV: the memory could not be read
     OUTSIDE = 8  # of FILE: not below the container's root
     SECOND = 16  # of STRING: the second path of a call that has two
+    MORE = 32  # of ARGV: the next ARGV of the same thread and time goes on where this one ends
 
 
 class Cause(enum.IntEnum):
@@ -127,15 +199,17 @@ class Cause(enum.IntEnum):
     WRITE_ERROR = 2
     STRING_CUT = 3
     READ_FAULT = 4
+    SIZE_LIMIT = 5
+    MAPPING_BUSY = 6
 
 
 # The causes after which a record is not in the trace; after the others it is, with less in it.
-DROPPING = (Cause.RING_FULL, Cause.MAP_FULL, Cause.WRITE_ERROR)
+DROPPING = (Cause.RING_FULL, Cause.MAP_FULL, Cause.WRITE_ERROR, Cause.SIZE_LIMIT, Cause.MAPPING_BUSY)
 
 
 class Field(NamedTuple):
     name: str
-    kind: str  # u16, u32, u64, i32 or i64
+    kind: str  # u16, u32, u64, i32 or i64; with [N] behind it, N of them
     meaning: str
 
 
@@ -154,7 +228,10 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("inode", "u64", "of the file, with HAS_FILE"),
         Field("offset", "i64", "in bytes, with HAS_OFFSET; of MMAP and LSEEK the argument"),
         Field("requested", "u64", "bytes asked for"),
-        Field("arg", "u64", "open flags; lseek whence; prot | flags << 32; the other descriptor; child's process"),
+        Field(
+            "arg", "u64",
+            "open flags; lseek whence; prot | flags << 32; the other descriptor; child's process; address; opcode",
+        ),
         Field("device", "u32", "of the file, with HAS_FILE"),
         Field("fd", "i32", "descriptor, or -1"),
         Field("tgid", "u32", "process on the host"),
@@ -194,50 +271,127 @@ LAYOUT: dict[RecordType, list[Field]] = {
         *_HEAD,
         Field("namespace", "u32", "inode of the target's PID namespace"),
         Field("level", "u32", ""),
+        Field("mode", "u32", "Mode"),
+        Field("is_filtered", "u32", "1: not all files, or not all classes of events, were asked for"),
     ],
     RecordType.END: [
         *_HEAD,
         Field("seen", "u64", "records that the probes made or tried to make"),
         Field("written", "u64", ""),
     ],
+    RecordType.FILE_TOTAL: [
+        *_HEAD,
+        Field("inode", "u64", ""),
+        Field("device", "u32", ""),
+        Field("tgid", "u32", "process on the host"),
+        Field("opens", "u64", ""),
+        Field("reads", "u64", "that succeeded, as all of these"),
+        Field("read_bytes", "u64", ""),
+        Field("read_ns", "u64", "time spent in them"),
+        Field("writes", "u64", ""),
+        Field("written_bytes", "u64", ""),
+        Field("write_ns", "u64", ""),
+        Field("maps", "u64", ""),
+        Field("faults", "u64", ""),
+        Field("others", "u64", "calls of every other kind"),
+        Field("first_ns", "u64", "when the first of them began"),
+        Field("last_ns", "u64", "when the last of them began"),
+        Field("read_latency", f"u32[{HISTOGRAM_BUCKETS}]", "calls by duration"),
+        Field("write_latency", f"u32[{HISTOGRAM_BUCKETS}]", "calls by duration"),
+    ],
+    RecordType.OP_TOTAL: [
+        *_HEAD,
+        Field("tgid", "u32", "process on the host"),
+        Field("op", "u32", "Op"),
+        Field("calls", "u64", ""),
+        Field("errors", "u64", "of them"),
+        Field("duration_ns", "u64", ""),
+        Field("latency", f"u32[{HISTOGRAM_BUCKETS}]", "calls by duration"),
+    ],
 }
 
+# The columns of a block's calls.
+COLUMNS = LAYOUT[RecordType.CALL][2:]
+
+_FRAME = [Field("frame", "u32", f"0x{SKIPPABLE:x}"), Field("frame_size", "u32", "bytes behind this field")]
+
 FILE_HEADER = [
+    *_FRAME,
     Field("magic", "u64", "BEDROCKT"),
     Field("version", "u32", ""),
-    Field("header_size", "u32", "bytes; the first record follows"),
+    Field("page_size", "u32", "bytes"),
     Field("realtime_offset_ns", "i64", "CLOCK_REALTIME minus CLOCK_MONOTONIC"),
 ]
 
+BLOCK_HEADER = [
+    *_FRAME,
+    Field("calls", "u32", ""),
+    Field("notes", "u32", ""),
+    Field("note_bytes", "u32", ""),
+    Field("packed_bytes", "u32", "of the compressed frame behind this one"),
+    Field("first_call", "u64", "how many calls the blocks before this one have"),
+    Field("first_ns", "u64", "time of the first call; of the first note where there is none"),
+    Field("last_ns", "u64", ""),
+]
+
+NOTE_ENTRY = [Field("offset", "u32", "in the notes"), Field("calls_before", "u32", "in this block")]
+
+_PREFIXES: dict[type[enum.IntEnum | enum.IntFlag], str] = {
+    Mode: "MODE",
+    RecordType: "REC",
+    Op: "OP",
+    CallFlag: "CALL",
+    TextFlag: "TEXT",
+    Cause: "CAUSE",
+}
 _SHAPE = ("path", "second", "base", "fd", "size", "arg")
 
 _NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "i32": "<i4", "i64": "<i8"}
 _C = {"u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t", "i64": "int64_t"}
 
 
+def _split_kind(kind: str) -> tuple[str, int]:
+    """A field's element type and how many of them there are, 0 for a plain number."""
+    name, _, count = kind.partition("[")
+    return name, int(count[:-1] or 0) if count else 0
+
+
 def dtype_of(fields: list[Field]) -> np.dtype[np.void]:
     """The numpy type of a record's fixed part."""
-    spec: DTypeLike = [(field.name, _NUMPY[field.kind]) for field in fields]
-    return np.dtype(spec)
+    spec: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
+    for field in fields:
+        name, count = _split_kind(field.kind)
+        spec.append((field.name, _NUMPY[name], (count,)) if count else (field.name, _NUMPY[name]))
+    return np.dtype(cast(DTypeLike, spec))
+
+
+def _c_field(field: Field) -> str:
+    name, count = _split_kind(field.kind)
+    return f"\t{_C[name]} {field.name}[{count}];" if count else f"\t{_C[name]} {field.name};"
 
 
 def c_header() -> str:
     """The text of ``bdt_format.h``."""
     lines = ["/* Generated from bedrock/tracer/format.py; see there for what each field means. */", "#pragma once", ""]
-    lines += [f"#define BDT_MAGIC 0x{int.from_bytes(MAGIC, 'little'):x}ULL", f"#define BDT_VERSION {VERSION}", ""]
-    for kind in (RecordType, Op, CallFlag, TextFlag, Cause):
-        prefix = {"RecordType": "REC", "Op": "OP", "CallFlag": "CALL", "TextFlag": "TEXT", "Cause": "CAUSE"}[
-            kind.__name__
-        ]
+    lines += [f"#define BDT_MAGIC 0x{int.from_bytes(MAGIC, 'little'):x}ULL", f"#define BDT_VERSION {VERSION}"]
+    lines += [f"#define BDT_SKIPPABLE 0x{SKIPPABLE:x}u", f"#define BDT_BUCKETS {HISTOGRAM_BUCKETS}", ""]
+    for kind, prefix in _PREFIXES.items():
         lines += ["enum {", *(f"\tBDT_{prefix}_{item.name} = {item.value}," for item in kind), "};", ""]
     lines += [f"#define BDT_CAUSES {len(Cause)}", f"#define BDT_OPS {max(Op) + 1}", ""]
     for name, fields in [
         ("file_header", FILE_HEADER),
+        ("block_header", BLOCK_HEADER),
+        ("note_entry", NOTE_ENTRY),
         *((kind.name.lower(), fields) for kind, fields in LAYOUT.items()),
     ]:
-        lines += [f"struct bdt_{name} {{", *(f"\t{_C[field.kind]} {field.name};" for field in fields), "};"]
+        lines += [f"struct bdt_{name} {{", *map(_c_field, fields), "};"]
         size = dtype_of(fields).itemsize
         lines += [f'_Static_assert(sizeof(struct bdt_{name}) == {size}, "layout of bdt_{name}");', ""]
+    lines += ["/* The columns of a block, in order: X(C type, name). */", "#define BDT_COLUMNS(X) \\"]
+    lines += [" \\\n".join(f"\tX({_C[field.kind]}, {field.name})" for field in COLUMNS), ""]
     lines += ["/* Which argument of a call is what, counted from 1; 0 for none. */", "struct bdt_shape {"]
     lines += [*(f"\tuint8_t {name};" for name in _SHAPE), "};", ""]
+    lines += [f"#define BDT_MAX_PREFIXES {MAX_PREFIXES}", f"#define BDT_MAX_PREFIX {MAX_PREFIX_BYTES}"]
+    lines += ["/* A path that was asked for, as it stands in a FILE record. */", "struct bdt_prefix {"]
+    lines += ["\tuint32_t size;", "\tchar text[BDT_MAX_PREFIX];", "};", ""]
     return "\n".join(lines)

@@ -2,7 +2,8 @@
 /*
  * bdtrace: loads the probes, opens the target's gate, and writes what the probes record to a file.
  *
- *	bdtrace --container NAME -o DIRECTORY [--ring-bytes N]
+ *	bdtrace --container NAME -o DIRECTORY [--mode events|summary] [--path PREFIX]... [--ops N,N,...]
+ *		[--max-bytes N] [--ring-bytes N]
  *
  * It attaches first, then waits for the gate's connection on DIRECTORY/.gate/sock, learns from the kernel which process
  * that is and in which PID namespace it lives, arms the probes for that namespace, and lets it go. It ends on SIGTERM,
@@ -24,8 +25,8 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,12 +35,15 @@
 
 #include "bdt_format.h"
 #include "bdtrace.skel.h"
+#include "syscalls.h"
+#include "writer.h"
 
 #define SYSCALLS 512
-#define BUFFER_BYTES (4 << 20)
+#define EVENT_KINDS 128
 #define IDLE_MIN_MS 1
 #define IDLE_MAX_MS 32
 #define MESSAGE_BYTES 4096
+#define FLUSH_NS NS_PER_S /* how much a killed tracer may take with it */
 #define NS_PER_S 1000000000LL
 
 enum state { ATTACHED, RUNNING, ENDED, FAILED, EXEC_FAILED };
@@ -47,25 +51,49 @@ enum state { ATTACHED, RUNNING, ENDED, FAILED, EXEC_FAILED };
 static const char *const state_names[] = { "attached", "running", "ended", "failed", "exec_failed" };
 static const char *const cause_names[BDT_CAUSES] = {
 	[BDT_CAUSE_RING_FULL] = "ring_full",	 [BDT_CAUSE_MAP_FULL] = "map_full",	 [BDT_CAUSE_WRITE_ERROR] = "write_error",
-	[BDT_CAUSE_STRING_CUT] = "string_cut", [BDT_CAUSE_READ_FAULT] = "read_fault",
+	[BDT_CAUSE_STRING_CUT] = "string_cut", [BDT_CAUSE_READ_FAULT] = "read_fault",	 [BDT_CAUSE_SIZE_LIMIT] = "size_limit",
+	[BDT_CAUSE_MAPPING_BUSY] = "mapping_busy",
 };
 
 struct counts {
 	uint64_t seen;
+	uint64_t filtered;
 	uint64_t by_cause[BDT_CAUSES];
 };
 
-struct tracer {
+/* Programs for which the kernel may lack the tracepoint, and what is not in the trace then. */
+static const struct {
+	const char *program;
+	const char *what;
+} optional_programs[] = {
+	{ "on_page_fault", "page_faults" },
+	{ "on_page_in", "device_reads" },
+	{ "on_uring_submit", "io_uring" },
+	{ "on_uring_complete", "io_uring" },
+};
+
+/* What was asked for on the command line. */
+struct wishes {
 	const char *directory;
+	const char *prefixes[BDT_MAX_PREFIXES];
+	int prefix_count;
+	const char *ops; /* comma-separated numbers; NULL means all */
+	uint32_t mode;
+	uint32_t ring_bytes;
+	uint64_t max_bytes; /* 0: no limit */
+};
+
+struct tracer {
 	struct bdtrace_bpf *probes;
 	struct ring_buffer *ring;
 	int signals;
 	int listener;
-	int output;
-	char *buffer;
-	size_t buffered;
-	uint32_t buffered_records;
-	int write_errno;
+	struct writer *writer;
+	int64_t flushed_ns;
+	struct wishes wishes;
+	uint64_t size_lost;
+	uint64_t total_records;
+	char unsupported[256];
 	enum state state;
 	char error[MESSAGE_BYTES];
 	int exit_code;
@@ -73,9 +101,6 @@ struct tracer {
 	uint64_t t0_ns;
 	int64_t realtime_offset_ns;
 	double attach_ms;
-	uint64_t written;
-	uint64_t written_bytes;
-	uint64_t write_lost;
 };
 
 static int64_t clock_ns(clockid_t clock)
@@ -125,11 +150,15 @@ static struct counts read_counts(struct tracer *t)
 	if (each && !bpf_map_lookup_elem(bpf_map__fd(t->probes->maps.counters), &zero, each))
 		for (int i = 0; i < cpus; i++) {
 			sum.seen += each[i].seen;
+			sum.filtered += each[i].filtered;
 			for (int cause = 0; cause < BDT_CAUSES; cause++)
 				sum.by_cause[cause] += each[i].by_cause[cause];
 		}
 	free(each);
-	sum.by_cause[BDT_CAUSE_WRITE_ERROR] += t->write_lost;
+	/* Records that the loader makes itself. */
+	sum.seen += t->total_records;
+	sum.by_cause[BDT_CAUSE_WRITE_ERROR] += t->writer ? writer_state(t->writer).lost : 0;
+	sum.by_cause[BDT_CAUSE_SIZE_LIMIT] += t->size_lost;
 	return sum;
 }
 
@@ -137,12 +166,13 @@ static struct counts read_counts(struct tracer *t)
 static void write_status(struct tracer *t, enum state state)
 {
 	char path[PATH_MAX], temporary[PATH_MAX];
+	struct written written = t->writer ? writer_state(t->writer) : (struct written){};
 	struct counts counts = read_counts(t);
 	FILE *file;
 
 	t->state = state;
-	snprintf(path, sizeof(path), "%s/tracer.json", t->directory);
-	snprintf(temporary, sizeof(temporary), "%s/.tracer.json.tmp", t->directory);
+	snprintf(path, sizeof(path), "%s/tracer.json", t->wishes.directory);
+	snprintf(temporary, sizeof(temporary), "%s/.tracer.json.tmp", t->wishes.directory);
 	file = fopen(temporary, "w");
 	if (!file)
 		return;
@@ -151,8 +181,10 @@ static void write_status(struct tracer *t, enum state state)
 	fprintf(file, ",\"realtime_offset_ns\":%" PRId64 ",\"attach_ms\":%.3f,\"error\":", t->realtime_offset_ns,
 		t->attach_ms);
 	write_json_string(file, t->error);
+	fprintf(file, ",\"mode\":%u,\"unsupported\":[%s],\"filtered\":%" PRIu64, t->wishes.mode, t->unsupported,
+		counts.filtered);
 	fprintf(file, ",\"seen\":%" PRIu64 ",\"written\":%" PRIu64 ",\"written_bytes\":%" PRIu64 ",\"lost\":{",
-		counts.seen, t->written, t->written_bytes);
+		counts.seen, written.records, written.bytes);
 	for (int cause = 0, some = 0; cause < BDT_CAUSES; cause++)
 		if (counts.by_cause[cause])
 			fprintf(file, "%s\"%s\":%" PRIu64, some++ ? "," : "", cause_names[cause], counts.by_cause[cause]);
@@ -171,193 +203,175 @@ static int fail(struct tracer *t)
 
 /* -- the file */
 
-static void flush_buffer(struct tracer *t)
-{
-	size_t done = 0;
-
-	while (done < t->buffered && !t->write_errno) {
-		ssize_t n = write(t->output, t->buffer + done, t->buffered - done);
-
-		if (n < 0 && errno != EINTR) {
-			t->write_errno = errno;
-			set_error(t, "the trace can't be written: %s", strerror(errno));
-		} else if (n > 0) {
-			done += n;
-		}
-	}
-	if (t->write_errno) {
-		/* Half a record at the end would be misread: take the file back to where it was whole. */
-		if (ftruncate(t->output, t->written_bytes) == 0)
-			lseek(t->output, t->written_bytes, SEEK_SET);
-		t->write_lost += t->buffered_records;
-	} else {
-		t->written_bytes += t->buffered;
-		t->written += t->buffered_records;
-	}
-	t->buffered = 0;
-	t->buffered_records = 0;
-	/* Room may be made while we run. The target never waits for that. */
-	t->write_errno = 0;
-}
-
-static void append(struct tracer *t, const void *data, size_t size, uint32_t records)
-{
-	if (t->buffered + size > BUFFER_BYTES)
-		flush_buffer(t);
-	memcpy(t->buffer + t->buffered, data, size);
-	t->buffered += size;
-	t->buffered_records += records;
-}
-
 static int on_record(void *context, void *data, size_t size)
 {
-	/* The ring rounds sizes up; the record's own is the true one. */
-	const struct bdt_start *head = data;
+	struct tracer *t = context;
 
-	append(context, data, head->size <= size ? head->size : size, 1);
+	(void)size;
+	if (t->probes->bss->is_full)
+		/* It was on its way when the trace reached its size. */
+		t->size_lost++;
+	else
+		writer_append(t->writer, data);
 	return 0;
+}
+
+/* Flush, and see to it that the trace does not outgrow its size. */
+static void flush(struct tracer *t)
+{
+	int error = writer_state(t->writer).error;
+	struct written written;
+
+	writer_flush(t->writer);
+	t->flushed_ns = clock_ns(CLOCK_MONOTONIC);
+	written = writer_state(t->writer);
+	if (written.error && written.error != error)
+		set_error(t, "the trace can't be written: %s", strerror(written.error));
+	if (t->wishes.max_bytes && written.bytes >= t->wishes.max_bytes && !t->probes->bss->is_full) {
+		__atomic_store_n(&t->probes->bss->is_full, 1, __ATOMIC_SEQ_CST);
+		set_error(t, "the trace has reached its upper size of %" PRIu64 " bytes", t->wishes.max_bytes);
+	}
 }
 
 static bool open_output(struct tracer *t)
 {
-	struct bdt_file_header header = {
-		.magic = BDT_MAGIC,
-		.version = BDT_VERSION,
-		.header_size = sizeof(header),
-	};
 	char path[PATH_MAX];
 
-	snprintf(path, sizeof(path), "%s/trace.bdt", t->directory);
-	t->output = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	t->buffer = malloc(BUFFER_BYTES);
-	if (t->output < 0 || !t->buffer) {
-		set_error(t, "%s can't be made: %s", path, strerror(errno));
-		return false;
-	}
+	snprintf(path, sizeof(path), "%s/trace.bdt", t->wishes.directory);
 	t->realtime_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC);
-	header.realtime_offset_ns = t->realtime_offset_ns;
-	append(t, &header, sizeof(header), 0);
-	return true;
+	t->writer = writer_open(path, t->realtime_offset_ns);
+	if (!t->writer)
+		set_error(t, "%s can't be made: %s", path, strerror(errno));
+	return t->writer;
 }
 
 /* -- the probes */
-
-static void fill_operations(uint8_t *op_of)
-{
-#define IS(name, op) op_of[__NR_##name] = BDT_OP_##op
-#ifdef __NR_open
-	IS(open, OPEN);
-	IS(creat, CREAT);
-	IS(dup2, DUP2);
-#endif
-	IS(openat, OPENAT);
-	IS(openat2, OPENAT2);
-	IS(close, CLOSE);
-	IS(read, READ);
-	IS(pread64, PREAD64);
-	IS(readv, READV);
-	IS(preadv, PREADV);
-	IS(preadv2, PREADV2);
-	IS(write, WRITE);
-	IS(pwrite64, PWRITE64);
-	IS(writev, WRITEV);
-	IS(pwritev, PWRITEV);
-	IS(pwritev2, PWRITEV2);
-	IS(lseek, LSEEK);
-	IS(mmap, MMAP);
-	IS(dup, DUP);
-	IS(dup3, DUP3);
-	IS(fcntl, FCNTL_DUPFD);
-	IS(execve, EXECVE);
-	IS(execveat, EXECVEAT);
-	IS(sendfile, SENDFILE);
-	IS(copy_file_range, COPY_FILE_RANGE);
-	IS(splice, SPLICE);
-#undef IS
-}
-
-/* Which argument is what, counted from 1: path, second path, directory of a relative path, descriptor, size, another. */
-static void fill_shapes(uint8_t *op_of, struct bdt_shape *shapes)
-{
-#define IS(name, op, ...)                                                            \
-	do {                                                                         \
-		op_of[__NR_##name] = BDT_OP_##op;                                    \
-		shapes[BDT_OP_##op] = (struct bdt_shape){ __VA_ARGS__ };                 \
-	} while (0)
-#ifdef __NR_stat
-	IS(stat, STAT, .path = 1);
-	IS(lstat, LSTAT, .path = 1);
-	IS(access, ACCESS, .path = 1, .arg = 2);
-	IS(readlink, READLINK, .path = 1, .size = 3);
-	IS(getdents, GETDENTS, .fd = 1, .size = 3);
-	IS(rename, RENAME, .path = 1, .second = 2);
-	IS(unlink, UNLINK, .path = 1);
-	IS(link, LINK, .path = 1, .second = 2);
-	IS(symlink, SYMLINK, .path = 2, .second = 1);
-	IS(mkdir, MKDIR, .path = 1, .arg = 2);
-	IS(rmdir, RMDIR, .path = 1);
-	IS(chmod, CHMOD, .path = 1, .arg = 2);
-	IS(chown, CHOWN, .path = 1, .arg = 2);
-	IS(lchown, LCHOWN, .path = 1, .arg = 2);
-	IS(renameat, RENAMEAT, .path = 2, .second = 4, .base = 1);
-#endif
-	IS(fstat, FSTAT, .fd = 1);
-	IS(newfstatat, NEWFSTATAT, .path = 2, .base = 1, .arg = 4);
-	IS(statx, STATX, .path = 2, .base = 1, .arg = 3);
-	IS(faccessat, FACCESSAT, .path = 2, .base = 1, .arg = 3);
-	IS(faccessat2, FACCESSAT2, .path = 2, .base = 1, .arg = 3);
-	IS(readlinkat, READLINKAT, .path = 2, .base = 1, .size = 4);
-	IS(getdents64, GETDENTS64, .fd = 1, .size = 3);
-	IS(truncate, TRUNCATE, .path = 1, .size = 2);
-	IS(ftruncate, FTRUNCATE, .fd = 1, .size = 2);
-	IS(fallocate, FALLOCATE, .fd = 1, .size = 4, .arg = 3);
-	IS(fsync, FSYNC, .fd = 1);
-	IS(fdatasync, FDATASYNC, .fd = 1);
-	IS(renameat2, RENAMEAT2, .path = 2, .second = 4, .base = 1, .arg = 5);
-	IS(unlinkat, UNLINKAT, .path = 2, .base = 1, .arg = 3);
-	IS(linkat, LINKAT, .path = 2, .second = 4, .base = 1, .arg = 5);
-	IS(symlinkat, SYMLINKAT, .path = 3, .second = 1, .base = 2);
-	IS(mkdirat, MKDIRAT, .path = 2, .base = 1, .arg = 3);
-	IS(fchmod, FCHMOD, .fd = 1, .arg = 2);
-	IS(fchmodat, FCHMODAT, .path = 2, .base = 1, .arg = 3);
-	IS(fchown, FCHOWN, .fd = 1, .arg = 2);
-	IS(fchownat, FCHOWNAT, .path = 2, .base = 1, .arg = 3);
-	IS(chdir, CHDIR, .path = 1);
-	IS(fchdir, FCHDIR, .fd = 1);
-#undef IS
-}
 
 static int quiet(enum libbpf_print_level level, const char *format, va_list arguments)
 {
 	return level == LIBBPF_WARN ? vfprintf(stderr, format, arguments) : 0;
 }
 
-static bool attach(struct tracer *t, uint32_t ring_bytes)
+/* Which events are wanted: all, or those whose numbers were given, and the processes' own. */
+static void fill_wanted(struct tracer *t, uint8_t *wants, uint8_t *op_of)
+{
+	const char *at = t->wishes.ops;
+
+	memset(wants, !at, EVENT_KINDS);
+	while (at && *at) {
+		char *end;
+		unsigned long op = strtoul(at, &end, 10);
+
+		if (op < EVENT_KINDS)
+			wants[op] = 1;
+		at = *end ? end + 1 : end;
+	}
+	for (int op = BDT_OP_EXECVE; op <= BDT_OP_EXIT; op++)
+		wants[op] = 1;
+	for (int number = 0; number < SYSCALLS; number++)
+		if (!wants[op_of[number] % EVENT_KINDS])
+			op_of[number] = 0;
+}
+
+/* Paths stand in records with their last component first, each with a slash behind. */
+static void fill_prefix(struct bdtrace_bpf__rodata *rodata, int index, const char *path)
+{
+	size_t end = strlen(path), size = 0;
+	char *text = (char *)rodata->prefixes[index].text;
+
+	while (end) {
+		size_t begin = end;
+
+		while (begin && path[begin - 1] != '/')
+			begin--;
+		if (begin < end && size + end - begin + 1 <= BDT_MAX_PREFIX) {
+			memcpy(text + size, path + begin, end - begin);
+			size += end - begin;
+			text[size++] = '/';
+		}
+		end = begin ? begin - 1 : 0;
+	}
+	*(uint32_t *)&rodata->prefixes[index].size = size;
+}
+
+static void fill_settings(struct tracer *t)
+{
+	struct bdtrace_bpf__rodata *rodata = t->probes->rodata;
+
+	fill_operations((uint8_t *)rodata->op_of);
+	fill_shapes((uint8_t *)rodata->op_of, (struct bdt_shape *)rodata->shapes);
+	fill_wanted(t, (uint8_t *)rodata->wants, (uint8_t *)rodata->op_of);
+	for (int i = 0; i < t->wishes.prefix_count; i++)
+		fill_prefix(rodata, i, t->wishes.prefixes[i]);
+	*(uint32_t *)&rodata->prefix_count = t->wishes.prefix_count;
+	*(uint32_t *)&rodata->mode = t->wishes.mode;
+	*(uint32_t *)&rodata->page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE));
+	*(uint32_t *)&rodata->wakeup_bytes = t->wishes.ring_bytes / 8;
+	bpf_map__set_max_entries(t->probes->maps.ring, t->wishes.ring_bytes);
+}
+
+static const char *optional_part(const char *program)
+{
+	for (size_t i = 0; i < sizeof(optional_programs) / sizeof(*optional_programs); i++)
+		if (!strcmp(optional_programs[i].program, program))
+			return optional_programs[i].what;
+	return NULL;
+}
+
+/* Attach every program; of what this kernel lacks the tracepoint, take a note. */
+static bool attach_programs(struct tracer *t)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, t->probes->obj) {
+		const char *part = optional_part(bpf_program__name(program));
+		struct bpf_link *link = bpf_program__attach(program);
+
+		if (link)
+			continue;
+		if (!part) {
+			set_error(t, "the probe %s can't be attached: %s", bpf_program__name(program), strerror(errno));
+			return false;
+		}
+		if (!strstr(t->unsupported, part)) {
+			size_t n = strlen(t->unsupported);
+
+			snprintf(t->unsupported + n, sizeof(t->unsupported) - n, "%s\"%s\"", n ? "," : "", part);
+		}
+	}
+	/* Links are ours until we end: nothing is detached before the process is gone, except by finish(). */
+	bpf_program__attach_raw_tracepoint(t->probes->progs.on_page_fault, "page_fault_kernel");
+	return true;
+}
+
+static bool attach(struct tracer *t)
 {
 	int64_t begun = clock_ns(CLOCK_MONOTONIC);
+	LIBBPF_OPTS(bpf_object_open_opts, options);
+	char types[PATH_MAX];
+	struct utsname system;
 	int error;
 
 	libbpf_set_print(quiet);
-	t->probes = bdtrace_bpf__open();
+	/* The types of the kernel for which the image was built are in it; reading those of any other takes longer. */
+	uname(&system);
+	snprintf(types, sizeof(types), "/btf/%s.btf", system.release);
+	if (!access(types, R_OK))
+		options.btf_custom_path = types;
+	t->probes = bdtrace_bpf__open_opts(&options);
 	if (!t->probes) {
 		set_error(t, "the probes can't be opened: %s", strerror(errno));
 		return false;
 	}
-	fill_operations((uint8_t *)t->probes->rodata->op_of);
-	fill_shapes((uint8_t *)t->probes->rodata->op_of, (struct bdt_shape *)t->probes->rodata->shapes);
-	t->probes->rodata->wakeup_bytes = ring_bytes / 8;
-	bpf_map__set_max_entries(t->probes->maps.ring, ring_bytes);
+	fill_settings(t);
 	error = bdtrace_bpf__load(t->probes);
 	if (error) {
 		set_error(t, "the kernel refused the probes: %s; it must be 5.17 or later, with BTF, and the container needs "
 			     "CAP_SYS_ADMIN (`bedrock doctor` says more)", strerror(-error));
 		return false;
 	}
-	error = bdtrace_bpf__attach(t->probes);
-	if (error) {
-		set_error(t, "the probes can't be attached: %s", strerror(-error));
+	if (!attach_programs(t))
 		return false;
-	}
 	t->ring = ring_buffer__new(bpf_map__fd(t->probes->maps.ring), on_record, t, NULL);
 	if (!t->ring) {
 		set_error(t, "the ring can't be mapped: %s", strerror(errno));
@@ -406,7 +420,10 @@ static bool arm(struct tracer *t, pid_t pid)
 	start.time_ns = clock_ns(CLOCK_MONOTONIC);
 	start.namespace = target.st_ino;
 	start.level = level - 1;
-	append(t, &start, sizeof(start), 0);
+	start.mode = t->wishes.mode;
+	start.is_filtered = t->wishes.ops || t->wishes.prefix_count;
+	t->total_records++;
+	writer_append(t->writer, &start);
 	return true;
 }
 
@@ -416,9 +433,9 @@ static bool listen_for_gate(struct tracer *t)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
-	if ((size_t)snprintf(address.sun_path, sizeof(address.sun_path), "%s/.gate/sock", t->directory) >=
+	if ((size_t)snprintf(address.sun_path, sizeof(address.sun_path), "%s/.gate/sock", t->wishes.directory) >=
 	    sizeof(address.sun_path)) {
-		set_error(t, "the path %s is too long for a socket", t->directory);
+		set_error(t, "the path %s is too long for a socket", t->wishes.directory);
 		return false;
 	}
 	unlink(address.sun_path);
@@ -528,28 +545,72 @@ static void follow(struct tracer *t)
 		};
 		int got = ring_buffer__consume(t->ring);
 
+		if (writer_pending(t->writer) && clock_ns(CLOCK_MONOTONIC) - t->flushed_ns > FLUSH_NS)
+			flush(t);
 		idle_ms = got > 0 ? IDLE_MIN_MS : idle_ms * 2 < IDLE_MAX_MS ? idle_ms * 2 : IDLE_MAX_MS;
 		if (poll(fds, 2, idle_ms) > 0 && fds[0].revents & POLLIN)
 			return;
 	}
 }
 
+/* The counts that mode SUMMARY has kept in the kernel become records. */
+static void append_totals(struct tracer *t, struct bpf_map *map, uint16_t type, uint16_t size)
+{
+	struct {
+		struct bdt_file_total value;
+		uint64_t key[2];
+		uint64_t next[2];
+	} at;
+	int fd = bpf_map__fd(map);
+	void *before = NULL;
+
+	while (!bpf_map_get_next_key(fd, before, at.next)) {
+		memcpy(at.key, at.next, sizeof(at.key));
+		before = at.key;
+		if (bpf_map_lookup_elem(fd, at.key, &at.value))
+			continue;
+		at.value.size = size;
+		at.value.type = type;
+		at.value.time_ns = clock_ns(CLOCK_MONOTONIC);
+		if (type == BDT_REC_FILE_TOTAL) {
+			at.value.inode = at.key[0];
+			at.value.device = at.key[1];
+			at.value.tgid = at.key[1] >> 32;
+			at.value.tid = at.value.tgid;
+		} else {
+			struct bdt_op_total *total = (struct bdt_op_total *)&at.value;
+
+			total->tgid = total->tid = at.key[0];
+			total->op = at.key[0] >> 32;
+		}
+		t->total_records++;
+		writer_append(t->writer, &at.value);
+	}
+}
+
 static void finish(struct tracer *t)
 {
 	struct bdt_end end = { .size = sizeof(end), .type = BDT_REC_END };
+	int error;
 
 	__atomic_store_n(&t->probes->bss->target_inum, 0, __ATOMIC_SEQ_CST);
 	bdtrace_bpf__detach(t->probes);
 	while (ring_buffer__consume(t->ring) > 0)
 		;
-	flush_buffer(t);
+	if (t->wishes.mode == BDT_MODE_SUMMARY) {
+		append_totals(t, t->probes->maps.file_totals, BDT_REC_FILE_TOTAL, sizeof(struct bdt_file_total));
+		append_totals(t, t->probes->maps.op_totals, BDT_REC_OP_TOTAL, sizeof(struct bdt_op_total));
+	}
+	flush(t);
 	end.time_ns = clock_ns(CLOCK_MONOTONIC);
 	end.seen = read_counts(t).seen;
-	end.written = t->written;
-	append(t, &end, sizeof(end), 0);
-	flush_buffer(t);
-	if (fsync(t->output) && !t->error[0])
-		set_error(t, "the trace can't be synced: %s", strerror(errno));
+	end.written = writer_state(t->writer).records;
+	t->total_records++;
+	writer_append(t->writer, &end);
+	flush(t);
+	error = writer_sync(t->writer);
+	if (error && !t->error[0])
+		set_error(t, "the trace can't be synced: %s", strerror(error));
 	write_status(t, ENDED);
 }
 
@@ -563,21 +624,43 @@ static uint32_t parse_ring(const char *text)
 	return size;
 }
 
+static bool parse_arguments(struct wishes *wishes, int argc, char **argv)
+{
+	if (argc % 2 == 0)
+		return false;
+	for (int i = 1; i < argc; i += 2) {
+		const char *name = argv[i], *value = argv[i + 1];
+
+		if (!strcmp(name, "-o"))
+			wishes->directory = value;
+		else if (!strcmp(name, "--ring-bytes"))
+			wishes->ring_bytes = parse_ring(value);
+		else if (!strcmp(name, "--mode"))
+			wishes->mode = !strcmp(value, "summary") ? BDT_MODE_SUMMARY : BDT_MODE_EVENTS;
+		else if (!strcmp(name, "--max-bytes"))
+			wishes->max_bytes = strtoull(value, NULL, 10);
+		else if (!strcmp(name, "--ops"))
+			wishes->ops = value;
+		else if (!strcmp(name, "--path") && wishes->prefix_count < BDT_MAX_PREFIXES)
+			wishes->prefixes[wishes->prefix_count++] = value;
+		else if (strcmp(name, "--container"))
+			return false;
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
-	struct tracer t = { .directory = "/logs", .listener = -1, .output = -1 };
-	uint32_t ring_bytes = 32 << 20;
+	struct tracer t = {
+		.listener = -1,
+		.wishes = { .directory = "/logs", .ring_bytes = 32 << 20, .mode = BDT_MODE_EVENTS },
+	};
 	sigset_t ending;
 
-	for (int i = 1; i + 1 < argc; i += 2) {
-		if (!strcmp(argv[i], "-o"))
-			t.directory = argv[i + 1];
-		else if (!strcmp(argv[i], "--ring-bytes"))
-			ring_bytes = parse_ring(argv[i + 1]);
-		else if (strcmp(argv[i], "--container")) {
-			fprintf(stderr, "usage: bdtrace --container NAME -o DIRECTORY [--ring-bytes N]\n");
-			return 2;
-		}
+	if (!parse_arguments(&t.wishes, argc, argv)) {
+		fprintf(stderr, "usage: bdtrace --container NAME -o DIRECTORY [--mode events|summary] [--path PREFIX]...\n"
+				"               [--ops N,N,...] [--max-bytes N] [--ring-bytes N]\n");
+		return 2;
 	}
 	/* As PID 1 of a container we get no signal that we don't ask for. */
 	sigemptyset(&ending);
@@ -586,7 +669,7 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &ending, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	t.signals = signalfd(-1, &ending, SFD_CLOEXEC);
-	if (!open_output(&t) || !attach(&t, ring_bytes) || !listen_for_gate(&t))
+	if (!open_output(&t) || !attach(&t) || !listen_for_gate(&t))
 		return fail(&t);
 	write_status(&t, ATTACHED);
 	if (open_gate(&t))
