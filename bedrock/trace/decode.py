@@ -1,32 +1,50 @@
-"""From the bytes of a trace to records, in bounded memory.
+"""From the bytes of a trace to columns and notes, block by block: memory is bounded by the largest block.
 
-The file is read in chunks. In each, the fixed-size calls are picked out by numpy and everything else is read one by
-one: there is little of it. A trace that breaks off (its tracer was killed) is read up to where it is whole.
+Everything that there is much of is handled by numpy as whole columns. A trace that breaks off (its tracer was killed)
+is read up to where it is whole.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from bedrock.errors import BedrockError
-from bedrock.tracer.format import FILE_HEADER, LAYOUT, MAGIC, VERSION, RecordType, TextFlag, dtype_of
+from bedrock.tracer.format import (
+    BLOCK_HEADER,
+    COLUMNS,
+    FILE_HEADER,
+    LAYOUT,
+    MAGIC,
+    NOTE_ENTRY,
+    SKIPPABLE,
+    VERSION,
+    Mode,
+    Op,
+    RecordType,
+    TextFlag,
+    dtype_of,
+)
 
-_CHUNK_BYTES = 16 << 20
 _TYPES = {kind: dtype_of(fields) for kind, fields in LAYOUT.items()}
 _HEADER = dtype_of(FILE_HEADER)
-CALL_TYPE = _TYPES[RecordType.CALL]
-_CALL_BYTES = CALL_TYPE.itemsize
-_CALL_HEAD = _CALL_BYTES | RecordType.CALL << 16
+_BLOCK = dtype_of(BLOCK_HEADER)
+_ENTRY = dtype_of(NOTE_ENTRY)
+_COLUMNS = [(field.name, dtype_of([field])[0]) for field in COLUMNS]
+_HEAD = np.dtype([("size", "<u2"), ("type", "<u2"), ("tid", "<u4"), ("time_ns", "<u8")])
+# What a block may need when it is unpacked. The tracer's own are a tenth of this; a damaged size must not be believed.
+_MAX_UNPACKED = 256 << 20
 
 
 class TraceError(BedrockError):
-    """The file is no trace, or of a later version."""
+    """The file is no trace, or of another version, or damaged."""
 
 
 class FileIdentity(NamedTuple):
@@ -57,9 +75,11 @@ class Text(NamedTuple):
 
 
 class Argv(NamedTuple):
+    """An ARGV record: the argument vector, or a part of it, each argument with a NUL behind."""
+
     tid: int
     time_ns: int
-    argv: list[bytes]
+    text: bytes
     flags: TextFlag
 
 
@@ -77,6 +97,8 @@ class Process(NamedTuple):
 
 class Start(NamedTuple):
     time_ns: int
+    mode: Mode
+    is_filtered: bool
 
 
 class End(NamedTuple):
@@ -85,23 +107,157 @@ class End(NamedTuple):
     written: int
 
 
-Note = FileText | Text | Argv | Process | Start | End
+class FileTotal(NamedTuple):
+    """A FILE_TOTAL record; ``counts`` has its numbers by name, histograms as lists."""
+
+    identity: FileIdentity
+    tgid: int
+    counts: dict[str, int]
+    latency: dict[str, list[int]]
 
 
-class Chunk(NamedTuple):
-    """A stretch of the trace. ``positions`` and ``calls`` go together; so do the notes and their positions in
-    ``notes``.
+class OpTotal(NamedTuple):
+    """An OP_TOTAL record."""
 
-    A position is a byte offset in the file, so it tells the order of records of both kinds.
+    tgid: int
+    op: Op
+    calls: int
+    errors: int
+    duration_ns: int
+    latency: list[int]
+
+
+Note = FileText | Text | Argv | Process | Start | End | FileTotal | OpTotal
+
+
+class Notes:
+    """The records of one block that are no calls. The arrays go together: one element for each note.
+
+    ``position`` counts the calls of the whole trace that came before a note.
     """
 
-    positions: NDArray[np.int64]
-    calls: NDArray[np.void]
-    notes: list[tuple[int, Note]]
+    def __init__(self, entries: NDArray[np.void], content: bytes, first_call: int) -> None:
+        self._content = content
+        self._view = np.frombuffer(content, np.uint8)
+        self.offset = entries["offset"].astype(np.int64)
+        self.position = entries["calls_before"].astype(np.int64) + first_call
+        heads = self._rows(self.offset, _HEAD)
+        self.type, self.tid, self.time_ns = heads["type"], heads["tid"], heads["time_ns"].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def of(self, *kinds: RecordType) -> NDArray[np.int64]:
+        """The indices of the notes of some kinds, in order."""
+        return np.flatnonzero(np.isin(self.type, kinds))
+
+    def fixed(self, indices: NDArray[np.int64], kind: RecordType) -> NDArray[np.void]:
+        """The fixed parts of notes of one kind, as a structured array."""
+        return self._rows(self.offset[indices], _TYPES[kind])
+
+    def text(self, index: int, kind: RecordType, size: int) -> bytes:
+        """The text of a note that has one, of ``size`` bytes."""
+        begin = int(self.offset[index]) + _TYPES[kind].itemsize
+        return self._content[begin : begin + size]
+
+    def _rows(self, offsets: NDArray[np.int64], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+        if not len(offsets):
+            return np.empty(0, dtype)
+        if int(offsets.max()) + dtype.itemsize > len(self._view):
+            raise TraceError("the trace is damaged: a note does not end where its block does")
+        index = offsets[:, None] + np.arange(dtype.itemsize)
+        rows: NDArray[np.void] = self._view[index].reshape(-1).view(dtype)
+        return rows
+
+    def __iter__(self) -> Iterator[Note]:
+        for index in range(len(self)):
+            note = self.note(index)
+            if note is not None:
+                yield note
+
+    def note(self, index: int) -> Note | None:
+        """One note as a value; None where its kind is not known."""
+        number = int(self.type[index])
+        if number not in _TYPES or number == RecordType.CALL:
+            return None
+        kind = RecordType(number)
+        row = self._rows(self.offset[index : index + 1], _TYPES[kind])[0]
+        tid, time_ns = int(row["tid"]), int(row["time_ns"])
+        match kind:
+            case RecordType.PROCESS:
+                comm = row["comm_low"].tobytes() + row["comm_high"].tobytes()
+                tgid, parent, container_tid, container_pid = (
+                    int(row[name]) for name in ("tgid", "parent", "container_tid", "container_pid")
+                )
+                name = comm.split(b"\0", 1)[0]
+                return Process(tid, time_ns, tgid, parent, container_tid, container_pid, name)
+            case RecordType.START:
+                return Start(time_ns, Mode(int(row["mode"])), bool(row["is_filtered"]))
+            case RecordType.END:
+                return End(time_ns, int(row["seen"]), int(row["written"]))
+            case RecordType.FILE_TOTAL:
+                identity = FileIdentity(int(row["device"]), int(row["inode"]))
+                plain = [field.name for field in LAYOUT[kind] if field.kind == "u64"]
+                histograms = {name: row[f"{name}_latency"].tolist() for name in ("read", "write")}
+                return FileTotal(identity, int(row["tgid"]), {name: int(row[name]) for name in plain}, histograms)
+            case RecordType.OP_TOTAL:
+                calls, errors, duration_ns = (int(row[name]) for name in ("calls", "errors", "duration_ns"))
+                latency = row["latency"].tolist()
+                return OpTotal(int(row["tgid"]), Op(int(row["op"])), calls, errors, duration_ns, latency)
+        text = self.text(index, kind, int(row["text_size"]))
+        flags = TextFlag(int(row["flags"]))
+        if kind is RecordType.STRING:
+            return Text(tid, time_ns, text, flags)
+        if kind is RecordType.ARGV:
+            return Argv(tid, time_ns, text, flags)
+        identity = FileIdentity(int(row["device"]), int(row["inode"]))
+        mode = int(row["mode"])
+        return FileText(tid, time_ns, identity, path_of(text, identity, mode, flags), mode, flags)
+
+
+class Calls:
+    """The calls of one block as columns: ``calls["time_ns"]`` is an array, as is every other field of CALL."""
+
+    def __init__(self, columns: dict[str, NDArray[np.generic]]) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns["op"])
+
+    def __getitem__(self, name: str) -> NDArray[np.int64]:
+        # All columns are whole numbers; those of 64 bits without a sign are identities, which nobody adds up.
+        return self._columns[name]  # type: ignore[return-value]
+
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Calls:
+        """The calls that a mask, or an array of indices, chooses."""
+        return Calls({name: column[chosen] for name, column in self._columns.items()})
+
+
+class BlockHeader(NamedTuple):
+    """What can be known of a block without unpacking it. ``offset`` is where its frames begin, in bytes."""
+
+    offset: int
+    calls: int
+    notes: int
+    note_bytes: int
+    packed_notes: int
+    packed_calls: int
+    reserved: int
+    first_call: int
+    first_ns: int
+    last_ns: int
+
+
+class Block(NamedTuple):
+    """A stretch of the trace. ``calls`` is empty where only the notes were asked for."""
+
+    header: BlockHeader
+    calls: Calls
+    notes: Notes
 
 
 class Trace:
-    """One trace file. Iterate :meth:`chunks`; afterwards ``is_truncated`` says whether it broke off in a record."""
+    """One trace file. Iterate :meth:`blocks`; afterwards ``is_truncated`` says whether it broke off in a block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -110,120 +266,106 @@ class Trace:
                 head = file.read(_HEADER.itemsize)
         except OSError as error:
             raise TraceError(f"{path} can't be read: {error.strerror}") from None
-        if len(head) < _HEADER.itemsize or head[:8] != MAGIC:
+        if head[:8] == MAGIC:
+            raise TraceError(f"{path} has version 1, which this Bedrock does not read any more")
+        if len(head) < _HEADER.itemsize or head[8:16] != MAGIC:
             raise TraceError(f"{path} is no trace of Bedrock's")
         header = np.frombuffer(head, _HEADER)[0]
-        if header["version"] > VERSION:
-            raise TraceError(f"{path} has version {header['version']}, this Bedrock reads up to {VERSION}")
-        self._header_bytes = int(header["header_size"])
+        if header["version"] != VERSION:
+            raise TraceError(f"{path} has version {header['version']}, this Bedrock reads version {VERSION}")
+        self._first_block = 8 + int(header["frame_size"])
+        self.page_size = int(header["page_size"])
         self.realtime_offset_ns = int(header["realtime_offset_ns"])
         self.is_truncated = False
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the trace from its head to its tail."""
+    def headers(self) -> Iterator[BlockHeader]:
+        """Hop from block to block without unpacking any."""
         with self._path.open("rb") as file:
-            file.seek(self._header_bytes)
-            position, rest = self._header_bytes, b""
-            while block := file.read(_CHUNK_BYTES):
-                data = rest + block
-                chunk, used = _split(data, position)
-                yield chunk
-                rest = data[used:]
-                position += used
-            self.is_truncated = bool(rest)
+            size = os.fstat(file.fileno()).st_size
+            at = self._first_block
+            while at < size:
+                file.seek(at)
+                raw = file.read(_BLOCK.itemsize)
+                if len(raw) < _BLOCK.itemsize:
+                    break
+                row = np.frombuffer(raw, _BLOCK)[0]
+                if row["frame"] != SKIPPABLE or row["frame_size"] != _BLOCK.itemsize - 8:
+                    raise TraceError(f"{self._path} is damaged: no block begins at byte {at}")
+                at += _BLOCK.itemsize
+                numbers = (int(row[field.name]) for field in BLOCK_HEADER[2:])
+                header = BlockHeader(at, *numbers)
+                at += header.packed_notes + header.packed_calls
+                if at > size:
+                    break
+                yield header
+            else:
+                self.is_truncated = False
+                return
+        self.is_truncated = True
 
+    def blocks(self, *, since_ns: int = 0, until_ns: int | None = None) -> Iterator[Block]:
+        """Yield the trace from its head to its tail.
 
-def _split(data: bytes, base: int) -> tuple[Chunk, int]:
-    """Cut whole records out of ``data``; return them and how many bytes they take."""
-    view = np.frombuffer(data, np.uint8)
-    runs: list[NDArray[np.int64]] = []
-    notes: list[tuple[int, Note]] = []
-    at, size = 0, len(data)
-    while at + 16 <= size:
-        # A stretch of calls is found by looking at where the heads of the next calls would be.
-        count = _run_of_calls(view, at)
+        Of blocks whose calls all lie outside ``since_ns`` and ``until_ns`` (on the trace's clock) only the notes are
+        unpacked: names that are given there hold further on.
+        """
+        with self._path.open("rb") as file:
+            for header in self.headers():
+                is_outside = header.last_ns < since_ns or (until_ns is not None and header.first_ns > until_ns)
+                yield self._read(file, header, with_calls=not is_outside)
+
+    def _read(self, file: BinaryIO, header: BlockHeader, *, with_calls: bool) -> Block:
+        entry_bytes = header.notes * _ENTRY.itemsize
+        file.seek(header.offset)
+        raw = self._unpack(file.read(header.packed_notes), entry_bytes + header.note_bytes)
+        entries = np.frombuffer(raw, _ENTRY, header.notes)
+        notes = Notes(entries, raw[entry_bytes:], header.first_call)
+        count = header.calls if with_calls else 0
+        columns: dict[str, NDArray[np.generic]] = {}
+        raw = b""
         if count:
-            runs.append(at + np.arange(count, dtype=np.int64) * _CALL_BYTES)
-            at += count * _CALL_BYTES
-            continue
-        record_size = int.from_bytes(data[at : at + 2], "little")
-        if record_size < 16 or at + record_size > size:
-            break
-        note = _note(data, at, int.from_bytes(data[at + 2 : at + 4], "little"))
-        if note is not None:
-            notes.append((base + at, note))
-        at += record_size
-    offsets = np.concatenate(runs) if runs else np.empty(0, np.int64)
-    if len(offsets):
-        index = (offsets[:, None] + np.arange(_CALL_BYTES)).astype(np.intp)
-        calls = view[index].reshape(-1).view(CALL_TYPE)
-    else:
-        calls = np.empty(0, CALL_TYPE)
-    return Chunk(offsets + base, calls, notes), at
+            raw = self._unpack(file.read(header.packed_calls), count * sum(dtype.itemsize for _, dtype in _COLUMNS))
+        at = 0
+        for name, dtype in _COLUMNS:
+            column: NDArray[np.generic] = np.frombuffer(raw, dtype, count, at) if count else np.empty(0, dtype)
+            at += count * dtype.itemsize
+            # Times are written as differences, since those are small.
+            columns[name] = np.cumsum(column.view(np.int64)) if name == "time_ns" else column
+        return Block(header, Calls(columns), notes)
 
-
-def _run_of_calls(view: NDArray[np.uint8], at: int) -> int:
-    """How many CALL records stand one behind the other at ``at``."""
-    room = (len(view) - at) // _CALL_BYTES
-    found, step = 0, 1
-    while found < room:
-        step = min(step, room - found)
-        start = at + found * _CALL_BYTES
-        heads = view[start : start + step * _CALL_BYTES].reshape(step, _CALL_BYTES)[:, :4].copy().view("<u4").ravel()
-        wrong = np.flatnonzero(heads != _CALL_HEAD)
-        if len(wrong):
-            return found + int(wrong[0])
-        found += step
-        step *= 8
-    return found
-
-
-def _note(data: bytes, at: int, kind: int) -> Note | None:
-    if kind not in _TYPES or kind == RecordType.CALL:
-        return None
-    dtype = _TYPES[RecordType(kind)]
-    row = np.frombuffer(data, dtype, 1, at)[0]
-    tid, time_ns = int(row["tid"]), int(row["time_ns"])
-    if kind == RecordType.PROCESS:
-        comm = row["comm_low"].tobytes() + row["comm_high"].tobytes()
-        tgid, parent, container_tid, container_pid = (
-            int(row[name]) for name in ("tgid", "parent", "container_tid", "container_pid")
-        )
-        return Process(tid, time_ns, tgid, parent, container_tid, container_pid, comm.split(b"\0", 1)[0])
-    if kind == RecordType.START:
-        return Start(time_ns)
-    if kind == RecordType.END:
-        return End(time_ns, int(row["seen"]), int(row["written"]))
-    begin = at + dtype.itemsize
-    text = data[begin : begin + int(row["text_size"])]
-    flags = TextFlag(int(row["flags"]))
-    if kind == RecordType.STRING:
-        return Text(tid, time_ns, text, flags)
-    if kind == RecordType.ARGV:
-        return Argv(tid, time_ns, text.removesuffix(b"\0").split(b"\0"), flags)
-    identity = FileIdentity(int(row["device"]), int(row["inode"]))
-    mode = int(row["mode"])
-    return FileText(tid, time_ns, identity, _path_of(text, identity, mode, flags), mode, flags)
+    def _unpack(self, packed: bytes, size: int) -> bytes:
+        if size > _MAX_UNPACKED:
+            raise TraceError(f"{self._path} is damaged: a block claims to have {size} bytes")
+        if not size:
+            return b""
+        try:
+            raw = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
+        except zstandard.ZstdError as error:
+            raise TraceError(f"{self._path} is damaged: {error}") from None
+        if len(raw) != size:
+            raise TraceError(f"{self._path} is damaged: a block has {len(raw)} bytes instead of {size}")
+        return raw
 
 
 def resolve(base: bytes | None, raw: bytes) -> bytes | None:
     """The path that a raw argument names, counted from the directory ``base``; None when that is not known.
 
-    Dots are taken out as text: a symbolic link on the way is not followed, since the kernel's look-up was not recorded.
+    An absolute argument counts from ``base`` too where there is one: that of a process that has changed its root. Dots
+    are taken out as text: a symbolic link on the way is not followed, since the kernel's look-up was not recorded.
     """
     if not raw:
         return base
     if not raw.startswith(b"/") and base is None:
         return None
-    path = posixpath.normpath(raw if raw.startswith(b"/") or base is None else base + b"/" + raw)
+    path = posixpath.normpath(raw if base is None else base + b"/" + raw)
     return b"/" + path.lstrip(b"/")
 
 
 _NAMELESS = {0o010000: b"pipe", 0o140000: b"socket"}
 
 
-def _path_of(text: bytes, identity: FileIdentity, mode: int, flags: TextFlag) -> bytes:
-    """Turn the components round: the kernel gives the last one first."""
+def path_of(text: bytes, identity: FileIdentity, mode: int, flags: TextFlag) -> bytes:
+    """The path in the text of a FILE record: its components turned round, since the kernel gives the last one first."""
     kind = _NAMELESS.get(mode & 0o170000)
     if kind is not None and flags & TextFlag.OUTSIDE:
         return kind + b":[%d]" % identity.inode
@@ -232,3 +374,8 @@ def _path_of(text: bytes, identity: FileIdentity, mode: int, flags: TextFlag) ->
     components = text.removesuffix(b"/").split(b"/") if text else []
     path = b"/" + b"/".join(reversed(components))
     return b"(outside)" + path if flags & TextFlag.OUTSIDE and components else path
+
+
+def text_of(raw: bytes) -> str:
+    """Bytes from the kernel as text: what is no UTF-8 is shown as escapes (``\\xff``)."""
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,30 +1,66 @@
-"""A trace call by call, for people and programs that read one line after the other."""
+"""A trace call by call: as Arrow batches for programs, as values and lines for people."""
 
 from __future__ import annotations
 
 import errno as errno_names
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from bedrock.trace.decode import Argv, FileIdentity, FileText, Note, Process, Text, Trace, resolve
-from bedrock.trace.summary import text_of
-from bedrock.tracer.format import CallFlag, Op, TextFlag
+from bedrock.trace.decode import Trace
+from bedrock.trace.names import NONE, Names, Rows, read_rows
+from bedrock.tracer.format import CallFlag, Op
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+# name, type, meaning: the schema of every export.
+COLUMNS: list[tuple[str, pa.DataType, str]] = [
+    ("t_ns", pa.int64(), "when the call began, in ns since the target was let go"),
+    ("duration_ns", pa.int64(), "until it returned, in ns; 0 for what has no duration (fork, exit, fault)"),
+    ("pid", pa.int32(), "process, in the container's own numbers"),
+    ("tid", pa.int32(), "thread, in the container's own numbers"),
+    ("program", _TEXT, "what the process runs, as it was given to exec"),
+    ("op", _TEXT, "the system call, or fork, exit, fault, page_in, uring_..."),
+    ("result", pa.int64(), "what it returned; null when it failed. Of exit the status as in wait(2)"),
+    ("error", _TEXT, "why it failed, as in errno(3)"),
+    ("fd", pa.int32(), "descriptor"),
+    (
+        "path",
+        _TEXT,
+        "the file, as the container sees it; where there is none what raw names, links not followed",
+    ),
+    ("raw", pa.string(), "the path argument as it was given"),
+    ("second", pa.string(), "the second path of a call that has two"),
+    ("argv", pa.list_(pa.string()), "of execve: the argument vector"),
+    ("offset", pa.int64(), "where in the file it began, in bytes; of lseek and mmap the argument"),
+    ("offset_shared", pa.bool_(), "somebody else moved the file's position during the call"),
+    ("requested", pa.int64(), "bytes asked for"),
+    ("to_file", pa.bool_(), "of sendfile, copy_file_range and splice: this is the side that was written to"),
+    ("from_device", pa.bool_(), "of a read: pages came from the device meanwhile; else the page cache had them"),
+    ("for_write", pa.bool_(), "of a fault: the page was written to"),
+    ("device", pa.uint32(), "of the file: major << 20 | minor"),
+    ("inode", pa.uint64(), "of the file"),
+    (
+        "arg",
+        pa.uint64(),
+        "open flags; lseek whence; mmap prot | flags << 32; other descriptor; child; address; opcode",
+    ),
+]
+SCHEMA = pa.schema([pa.field(name, kind, metadata={"description": text}) for name, kind, text in COLUMNS])
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One call. ``t_ns`` counts from the first call; ``pid`` and ``tid`` are the container's own.
-
-    ``path`` is the file's path as the container sees it (of a call that gave no file: what ``raw`` names, symbolic
-    links not followed), ``raw`` the argument as it was given, ``second`` that of a call with two. ``offset`` and the
-    sizes are in bytes; a failed call has ``error`` instead of ``result``.
-    """
+    """One call; :data:`COLUMNS` says what each field means. What does not apply is left out."""
 
     t_ns: int
-    duration_ns: int
-    pid: int
-    tid: int
+    duration_ns: int = 0
+    pid: int = 0
+    tid: int = 0
+    program: str | None = None
     op: str
     result: int | None = None
     error: str | None = None
@@ -37,91 +73,121 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     offset_shared: bool = False
     requested: int | None = None
     to_file: bool = False
+    from_device: bool = False
+    for_write: bool = False
     device: int | None = None
     inode: int | None = None
     arg: int | None = None
 
 
-_SIZED = {Op.READLINK, Op.READLINKAT, Op.GETDENTS, Op.GETDENTS64, Op.TRUNCATE, Op.FTRUNCATE, Op.FALLOCATE}
-_WITH_SIZE = {*range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE, *_SIZED}
-_WITH_OFFSET = {Op.LSEEK, Op.MMAP}
+_WITH_SIZE = np.zeros(256, bool)
+_WITH_SIZE[
+    [
+        *range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.MUNMAP, Op.MSYNC, Op.FAULT, Op.SENDFILE, Op.COPY_FILE_RANGE,
+        Op.SPLICE, Op.READLINK, Op.READLINKAT, Op.GETDENTS, Op.GETDENTS64, Op.TRUNCATE, Op.FTRUNCATE, Op.FALLOCATE,
+        Op.URING_READ, Op.URING_WRITE,
+    ]
+] = True  # fmt: skip
+_OP_NAMES = pa.array([Op(number).name.lower() if number in set(Op) else str(number) for number in range(256)])
+_ERRORS = [errno_names.errorcode.get(number, str(number)) for number in range(4096)]
 
 
-class _Notes:
-    """What has been learnt so far of files, processes and arguments."""
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield a trace as batches of :data:`SCHEMA`, in the order in which the calls returned.
 
-    def __init__(self) -> None:
-        self.paths: dict[FileIdentity, bytes] = {}
-        self.processes: dict[int, Process] = {}
-        self.raw: dict[tuple[int, int], bytes] = {}
-        self.second: dict[tuple[int, int], bytes] = {}
-        self.argv: dict[tuple[int, int], list[str]] = {}
+    Memory is bounded by the largest block and the number of names. Raises :class:`bedrock.trace.decode.TraceError`.
+    """
+    names = Names()
+    for rows in read_rows(Trace(path), names):
+        if len(rows.calls):
+            yield batch_of(rows, names)
 
-    def take(self, note: Note) -> None:
-        if isinstance(note, FileText):
-            self.paths[note.identity] = note.path
-        elif isinstance(note, Process):
-            self.processes[note.tid] = note
-        elif isinstance(note, Text):
-            strings = self.second if note.flags & TextFlag.SECOND else self.raw
-            strings[note.tid, note.time_ns] = note.text
-        elif isinstance(note, Argv):
-            self.argv[note.tid, note.time_ns] = [text_of(word) for word in note.argv]
+
+def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
+    """The calls of one block as a batch of :data:`SCHEMA`."""
+    calls, count = rows.calls, len(rows.calls)
+    op, flags, result = calls["op"], calls["flags"], calls["result"]
+    failed = (result < 0) & (result > -4096) & (op != Op.EXIT)
+    has_file = (flags & CallFlag.HAS_FILE) != 0
+    has_offset = ((flags & CallFlag.HAS_OFFSET) != 0) | (op == Op.LSEEK) | (op == Op.MMAP)
+    t0_ns = names.start.time_ns if names.start is not None else 0
+    tasks = _Tasks(rows.task, names)
+    vectors: list[list[str] | None] | None = None
+    if rows.argv:
+        vectors = [None] * count
+        for row, words in rows.argv.items():
+            vectors[row] = words
+
+    def number(values: NDArray[Any], kind: pa.DataType, absent: NDArray[np.bool_] | None = None) -> pa.Array:
+        return pa.array(values, mask=absent).cast(kind, safe=False)
+
+    def flag(bit: CallFlag) -> pa.Array:
+        return pa.array((flags & bit) != 0)
+
+    return pa.RecordBatch.from_arrays(
+        [
+            number(calls["time_ns"] - t0_ns, pa.int64()),
+            number(calls["duration_ns"], pa.int64()),
+            number(tasks.pid, pa.int32()),
+            number(tasks.tid, pa.int32()),
+            _texts(tasks.program, names),
+            pa.DictionaryArray.from_arrays(pa.array(op.astype(np.int32)), _OP_NAMES),
+            number(result, pa.int64(), failed),
+            _errors(result, failed),
+            number(calls["fd"], pa.int32(), calls["fd"] < 0),
+            _texts(rows.path, names),
+            _texts(rows.raw, names).dictionary_decode(),
+            _texts(rows.second, names).dictionary_decode(),
+            pa.nulls(count, pa.list_(pa.string())) if vectors is None else pa.array(vectors, pa.list_(pa.string())),
+            number(calls["offset"], pa.int64(), ~has_offset),
+            flag(CallFlag.OFFSET_SHARED),
+            number(calls["requested"], pa.int64(), ~_WITH_SIZE[op]),
+            flag(CallFlag.TO_FILE),
+            flag(CallFlag.DEVICE),
+            flag(CallFlag.FOR_WRITE),
+            number(calls["device"], pa.uint32(), ~has_file),
+            number(calls["inode"], pa.uint64(), ~has_file),
+            number(calls["arg"], pa.uint64(), calls["arg"] == 0),
+        ],
+        schema=SCHEMA,
+    )
+
+
+class _Tasks:
+    """Of the rows' tasks what each row shows of its own."""
+
+    def __init__(self, numbers: NDArray[np.int64], names: Names) -> None:
+        tasks = names.tasks
+        # The last row of these tables answers for NONE, which is -1.
+        self.pid = np.array([*(task.pid for task in tasks), 0], np.int64)[numbers]
+        self.tid = np.array([*(task.tid for task in tasks), 0], np.int64)[numbers]
+        self.program = np.array([*(task.program for task in tasks), NONE], np.int64)[numbers]
+
+
+def _texts(numbers: NDArray[np.int64], names: Names) -> pa.DictionaryArray:
+    used, codes = np.unique(numbers, return_inverse=True)
+    shift = 1 if len(used) and used[0] == NONE else 0
+    texts = pa.array([names.texts[number] for number in used[shift:].tolist()], pa.string())
+    indices = codes.astype(np.int32) - shift
+    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), texts)
+
+
+def _errors(result: NDArray[np.int64], failed: NDArray[np.bool_]) -> pa.DictionaryArray:
+    used, codes = np.unique(np.where(failed, -result, 0), return_inverse=True)
+    texts = pa.array([_ERRORS[number] for number in used.tolist()], pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32), mask=~failed), texts)
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Yield the calls in the order in which they returned. Raises :class:`bedrock.trace.decode.TraceError`."""
-    notes = _Notes()
-    t0_ns: int | None = None
-    for chunk in Trace(path).chunks():
-        upcoming = iter(chunk.notes)
-        pending = next(upcoming, None)
-        for position, row in zip(chunk.positions, chunk.calls, strict=True):
-            while pending is not None and pending[0] < position:
-                notes.take(pending[1])
-                pending = next(upcoming, None)
-            tid, time_ns, op = int(row["tid"]), int(row["time_ns"]), int(row["op"])
-            flags, result = int(row["flags"]), int(row["result"])
-            t0_ns = time_ns if t0_ns is None else t0_ns
-            process = notes.processes.get(tid)
-            event = Event(
-                t_ns=time_ns - t0_ns,
-                duration_ns=int(row["duration_ns"]),
-                pid=process.container_pid if process is not None else 0,
-                tid=process.container_tid if process is not None else 0,
-                op=Op(op).name.lower(),
-                argv=notes.argv.pop((tid, time_ns), None),
-                to_file=bool(flags & CallFlag.TO_FILE),
-                offset_shared=bool(flags & CallFlag.OFFSET_SHARED),
-                arg=int(row["arg"]) or None,
-            )
-            if -4096 < result < 0 and op != Op.EXIT:
-                event.error = errno_names.errorcode.get(-result, str(-result))
-            else:
-                event.result = result
-            if row["fd"] >= 0:
-                event.fd = int(row["fd"])
-            known: bytes | None = None
-            if flags & (CallFlag.HAS_FILE | CallFlag.FROM_BASE):
-                identity = FileIdentity(int(row["device"]), int(row["inode"]))
-                known = notes.paths.get(identity)
-                if flags & CallFlag.HAS_FILE:
-                    event.device, event.inode = identity
-            raw = notes.raw.pop((tid, time_ns), None)
-            second = notes.second.pop((tid, time_ns), None)
-            named = known if raw is None or flags & CallFlag.HAS_FILE else resolve(known, raw)
-            event.path, event.raw, event.second = (
-                None if text is None else text_of(text) for text in (named, raw, second)
-            )
-            if flags & CallFlag.HAS_OFFSET or op in _WITH_OFFSET:
-                event.offset = int(row["offset"])
-            if op in _WITH_SIZE:
-                event.requested = int(row["requested"])
-            yield event
-        # What stands behind the last call of this stretch belongs to the calls of the next one.
-        while pending is not None:
-            notes.take(pending[1])
-            pending = next(upcoming, None)
+    """Yield the calls one by one. Raises :class:`bedrock.trace.decode.TraceError`."""
+    for batch in read_batches(path):
+        yield from events_of(batch)
+
+
+def events_of(batch: pa.RecordBatch) -> Iterator[Event]:
+    """The rows of a batch as values."""
+    for row in batch.to_pylist():
+        yield Event(**row)
 
 
 def format_event(event: Event) -> str:
@@ -138,7 +204,6 @@ def format_event(event: Event) -> str:
     for name, value in (("fd", event.fd), ("offset", event.offset), ("requested", event.requested)):
         if value is not None:
             words.append(f"{name}={value}")
-    if event.to_file:
-        words.append("to_file")
+    words += [name for name in ("to_file", "from_device", "for_write") if getattr(event, name)]
     words.append(f"= {event.result}" if event.error is None else f"= {event.error}")
     return " ".join(words)

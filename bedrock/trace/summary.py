@@ -1,4 +1,4 @@
-"""A trace in numbers: per file, per process, in all. Vectorised, in memory that grows with the number of files only."""
+"""A trace in numbers: per file, per process, per system call. In memory that grows with the number of files only."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from bedrock.trace.decode import Argv, Chunk, End, FileIdentity, FileText, Process, Text, Trace, resolve
-from bedrock.tracer.format import CallFlag, Op, TextFlag
+from bedrock.trace.decode import FileTotal, OpTotal, Trace
+from bedrock.trace.names import NONE, Names, Rows, read_rows, unique_paths
+from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, Op, RecordType
 
-_READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2)
-_WRITES = (Op.WRITE, Op.PWRITE64, Op.WRITEV, Op.PWRITEV, Op.PWRITEV2)
-_MOVES = (Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE)
-_OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT)
-_OTHERS_WITH_PATHS = (Op.EXECVE, Op.EXECVEAT, *(op for op in Op if op >= Op.STAT))
+OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)
+READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2, Op.URING_READ)
+WRITES = (Op.WRITE, Op.PWRITE64, Op.WRITEV, Op.PWRITEV, Op.PWRITEV2, Op.URING_WRITE)
+MOVES = (Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE)
+EXECS = (Op.EXECVE, Op.EXECVEAT)
 
 
 class FileUse(msgspec.Struct, kw_only=True):
@@ -31,6 +33,10 @@ class FileUse(msgspec.Struct, kw_only=True):
     writes: int = 0
     written_bytes: int = 0
     maps: int = 0
+    faults: int = 0
+    device_reads: int = 0
+    executions: int = 0
+    others: int = 0
     first_use_s: float = 0.0
     last_use_s: float = 0.0
     aliases: list[str] = []
@@ -44,6 +50,16 @@ class FailedOpen(msgspec.Struct, kw_only=True):
     count: int
 
 
+class OpUse(msgspec.Struct, kw_only=True):
+    """One system call: how often it was made and how long it took. Bucket n of ``latency`` has 2**n to 2**(n+1) ns."""
+
+    op: str
+    calls: int = 0
+    errors: int = 0
+    duration_ns: int = 0
+    latency: list[int] = []
+
+
 class ProcessUse(msgspec.Struct, kw_only=True):
     """One process, in the container's own numbers. ``exit_status`` is as in wait(2)."""
 
@@ -52,168 +68,234 @@ class ProcessUse(msgspec.Struct, kw_only=True):
     name: str
     argv: list[str] = []
     exit_status: int | None = None
+    calls: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
 
 
 class TraceSummary(msgspec.Struct, kw_only=True):
     events: int
     is_whole: bool  # it has its end mark and does not break off
+    mode: str  # events, or summary: counted in the kernel, without the single calls
     files: list[FileUse]
     failed_opens: list[FailedOpen]
     processes: list[ProcessUse]
+    ops: list[OpUse]
 
 
-_KINDS = {
-    0o100000: "file",
-    0o040000: "directory",
-    0o010000: "pipe",
-    0o140000: "socket",
-    0o020000: "char",
-    0o060000: "block",
-}
+_COUNTED = ("opens", "reads", "read_bytes", "writes", "written_bytes", "maps", "faults", "device_reads", "executions",
+            "others")  # fmt: skip
+_NEVER = np.iinfo(np.int64).max
 
 
-def text_of(raw: bytes) -> str:
-    """Bytes of a path or an argument as text: what is not UTF-8 is shown as ``\\xNN``."""
-    return raw.decode("utf-8", "backslashreplace")
+class Adder:
+    """Adds the blocks of a trace up, as they come."""
 
-
-class _Adder:
-    """Sums over the chunks of one trace."""
-
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self.events = 0
-        self.is_ended = False
-        self.t0_ns: int | None = None
-        self.files: dict[FileIdentity, FileUse] = {}
-        self.failed: dict[tuple[bytes, int], int] = defaultdict(int)
-        self.processes: dict[int, ProcessUse] = {}
-        self._container_pid: dict[int, int] = {}
-        self._raw: dict[tuple[int, int], bytes] = {}
-        self._paths: dict[FileIdentity, bytes] = {}
+        self._counts = {name: np.zeros(0, np.int64) for name in _COUNTED}
+        self._first = np.full(0, _NEVER, np.int64)
+        self._last = np.full(0, -1, np.int64)
+        self._failed: defaultdict[tuple[int, int], int] = defaultdict(int)
+        self._argv: dict[int, list[str]] = {}
+        self._exits: dict[int, int] = {}
+        self._tasks: dict[str, NDArray[np.int64]] = {
+            name: np.zeros(0, np.int64) for name in ("calls", "read_bytes", "written_bytes")
+        }
+        self._ops = {name: np.zeros(256, np.int64) for name in ("calls", "errors", "duration_ns")}
+        self._latency = np.zeros((256, HISTOGRAM_BUCKETS), np.int64)
 
-    def add(self, chunk: Chunk) -> None:
-        for _, note in chunk.notes:
-            if isinstance(note, FileText):
-                self._name_file(note)
-            elif isinstance(note, Process):
-                self._name_process(note)
-            elif isinstance(note, Argv):
-                process = self.processes.get(note.tid)
-                if process is not None:
-                    process.argv = [text_of(word) for word in note.argv]
-            elif isinstance(note, Text) and not note.flags & TextFlag.SECOND:
-                self._raw[note.tid, note.time_ns] = note.text
-            elif isinstance(note, End):
-                self.is_ended = True
-        calls = chunk.calls
-        self.events += len(calls) + len(chunk.notes)
+    def add(self, rows: Rows) -> None:
+        calls = rows.calls
+        self.events += len(calls) + len(rows.notes)
+        self._grow()
+        self._add_totals(rows)
         if not len(calls):
             return
-        if self.t0_ns is None:
-            self.t0_ns = int(calls["time_ns"][0])
-        self._add_files(chunk)
-        self._add_lives(chunk)
-
-    def _name_file(self, note: FileText) -> None:
-        self._paths[note.identity] = note.path
-        path = text_of(note.path)
-        use = self.files.get(note.identity)
-        if use is None:
-            kind = _KINDS.get(note.mode & 0o170000, "other")
-            device, inode = note.identity
-            self.files[note.identity] = FileUse(path=path, device=device, inode=inode, kind=kind, first_use_s=-1.0)
-        elif path != use.path and path not in use.aliases:
-            use.aliases = [*use.aliases, path]
-
-    def _name_process(self, note: Process) -> None:
-        self._container_pid[note.tgid] = note.container_pid
-        if note.tid == note.tgid:
-            parent = self._container_pid.get(note.parent, 0)
-            self.processes[note.tid] = ProcessUse(pid=note.container_pid, parent=parent, name=text_of(note.comm))
-
-    def _add_files(self, chunk: Chunk) -> None:
-        calls = chunk.calls[(chunk.calls["flags"] & CallFlag.HAS_FILE) != 0]
-        if not len(calls):
-            return
-        keys = np.stack([calls["device"].astype(np.uint64), calls["inode"]], axis=1)
-        identities, index = np.unique(keys, axis=0, return_inverse=True)
-        index = index.ravel()
-        count = len(identities)
         op, result = calls["op"], calls["result"]
-        moved = np.isin(op, _MOVES)
+        failed = (result < 0) & (result > -4096) & (op != Op.EXIT)
         to_file = (calls["flags"] & CallFlag.TO_FILE) != 0
-        is_read = np.isin(op, _READS) | (moved & ~to_file)
-        is_write = np.isin(op, _WRITES) | (moved & to_file)
-        succeeded = result >= 0
+        moved = _is(op, MOVES)
+        is_read, is_write = (_is(op, READS) | moved & ~to_file), (_is(op, WRITES) | moved & to_file)
+        self._add_ops(rows, failed, to_file)
+        self._add_files(rows, failed, is_read, is_write)
+        self._add_tasks(rows, failed, is_read, is_write)
+        for row in np.flatnonzero(_is(op, OPENS) & failed & (rows.path != NONE)).tolist():
+            self._failed[int(rows.path[row]), -int(result[row])] += 1
+        for row, argv in rows.argv.items():
+            if not failed[row] and rows.task[row] != NONE:
+                self._argv[self._names.tasks[int(rows.task[row])].host_tgid] = argv
+        for row in np.flatnonzero((op == Op.EXIT) & ((calls["flags"] & CallFlag.GROUP_DEAD) != 0)).tolist():
+            self._exits[int(calls["tgid"][row])] = int(result[row])
 
-        def sums(mask: np.ndarray, weights: np.ndarray | None = None) -> list[int]:
-            # Weights go through floating point, which is exact up to 2**53: far beyond a chunk's bytes.
-            chosen = None if weights is None else weights[mask].astype(np.float64)
-            return [int(value) for value in np.bincount(index[mask], chosen, minlength=count)]
+    def _grow(self) -> None:
+        """Tables have a place for every file and task that is known by now."""
+        files, tasks = len(self._names.files), len(self._names.tasks)
+        self._counts = {name: _longer(column, files, 0) for name, column in self._counts.items()}
+        self._first, self._last = _longer(self._first, files, _NEVER), _longer(self._last, files, -1)
+        self._tasks = {name: _longer(column, tasks, 0) for name, column in self._tasks.items()}
 
-        columns = zip(
-            sums(np.isin(op, _OPENS) & succeeded),
-            sums(is_read & succeeded),
-            sums(is_read & succeeded, result),
-            sums(is_write & succeeded),
-            sums(is_write & succeeded, result),
-            sums((op == Op.MMAP) & (result > -4096)),
-            strict=True,
+    def _add_ops(self, rows: Rows, failed: NDArray[np.bool_], to_file: NDArray[np.bool_]) -> None:
+        # A call with two sides is one call.
+        chosen = ~to_file
+        op, duration = rows.calls["op"][chosen], rows.calls["duration_ns"][chosen]
+        self._ops["calls"] += np.bincount(op, minlength=256)
+        self._ops["errors"] += np.bincount(op[failed[chosen]], minlength=256)
+        self._ops["duration_ns"] += _sums(op, duration, 256)
+        buckets = bucket_of(duration)
+        flat = np.bincount(op.astype(np.int64) * HISTOGRAM_BUCKETS + buckets, minlength=256 * HISTOGRAM_BUCKETS)
+        self._latency += flat.reshape(256, HISTOGRAM_BUCKETS)
+
+    def _add_files(
+        self, rows: Rows, failed: NDArray[np.bool_], is_read: NDArray[np.bool_], is_write: NDArray[np.bool_]
+    ) -> None:
+        calls, count = rows.calls, len(self._names.files)
+        chosen = np.flatnonzero(rows.file != NONE)
+        if not len(chosen):
+            return
+        file, op, result = rows.file[chosen], calls["op"][chosen], calls["result"][chosen]
+        flags, times = calls["flags"][chosen], calls["time_ns"][chosen]
+        succeeded = ~failed[chosen]
+        kinds = {
+            "opens": _is(op, OPENS) & succeeded,
+            "reads": is_read[chosen] & succeeded,
+            "writes": is_write[chosen] & succeeded,
+            "maps": (op == Op.MMAP) & succeeded,
+            "faults": op == Op.FAULT,
+            "executions": _is(op, EXECS) & succeeded,
+        }
+        kinds["others"] = ~np.logical_or.reduce(list(kinds.values()))
+        kinds["device_reads"] = (op == Op.PAGE_IN) | ((flags & CallFlag.DEVICE) != 0) & is_read[chosen]
+        for name, mask in kinds.items():
+            self._counts[name] += np.bincount(file[mask], minlength=count)
+        self._counts["read_bytes"] += _sums(file[kinds["reads"]], result[kinds["reads"]], count)
+        self._counts["written_bytes"] += _sums(file[kinds["writes"]], result[kinds["writes"]], count)
+        np.minimum.at(self._first, file, times)
+        np.maximum.at(self._last, file, times)
+
+    def _add_tasks(
+        self, rows: Rows, failed: NDArray[np.bool_], is_read: NDArray[np.bool_], is_write: NDArray[np.bool_]
+    ) -> None:
+        count, result = len(self._names.tasks), rows.calls["result"]
+        known = rows.task != NONE
+        self._tasks["calls"] += np.bincount(rows.task[known], minlength=count)
+        for name, mask in (("read_bytes", is_read), ("written_bytes", is_write)):
+            some = mask & known & ~failed
+            self._tasks[name] += _sums(rows.task[some], result[some], count)
+
+    def _add_totals(self, rows: Rows) -> None:
+        """What mode ``summary`` has counted in the kernel."""
+        for at in rows.notes.of(RecordType.FILE_TOTAL, RecordType.OP_TOTAL).tolist():
+            note = rows.notes.note(at)
+            if isinstance(note, FileTotal):
+                number = self._names.file_number(note.identity)
+                self._grow()
+                for name in _COUNTED:
+                    self._counts[name][number] += note.counts.get(name, 0)
+                self._first[number] = min(self._first[number], note.counts["first_ns"])
+                self._last[number] = max(self._last[number], note.counts["last_ns"])
+                self._add_total_to_task(note.tgid, 0, note.counts["read_bytes"], note.counts["written_bytes"])
+            elif isinstance(note, OpTotal):
+                self._ops["calls"][note.op] += note.calls
+                self._ops["errors"][note.op] += note.errors
+                self._ops["duration_ns"][note.op] += note.duration_ns
+                self._latency[note.op] += note.latency
+                self._add_total_to_task(note.tgid, note.calls, 0, 0)
+
+    def _add_total_to_task(self, tgid: int, calls: int, read_bytes: int, written_bytes: int) -> None:
+        number = self._names.leader_number(tgid)
+        if number != NONE:
+            self._tasks["calls"][number] += calls
+            self._tasks["read_bytes"][number] += read_bytes
+            self._tasks["written_bytes"][number] += written_bytes
+
+    def summary(self, *, is_truncated: bool) -> TraceSummary:
+        """What has been added up so far."""
+        names = self._names
+        files = [self._file(number) for number in np.flatnonzero(self._last >= 0).tolist()]
+        failed = sorted(self._failed.items(), key=lambda item: (-item[1], item[0]))
+        return TraceSummary(
+            events=self.events,
+            is_whole=names.ended and not is_truncated,
+            mode=names.mode.name.lower(),
+            files=sorted(files, key=lambda use: (-(use.read_bytes + use.written_bytes), use.path)),
+            failed_opens=[
+                FailedOpen(path=names.texts[path], errno=errno, count=count) for (path, errno), count in failed
+            ],
+            processes=self._processes(),
+            ops=[
+                OpUse(
+                    op=Op(number).name.lower(),
+                    calls=int(self._ops["calls"][number]),
+                    errors=int(self._ops["errors"][number]),
+                    duration_ns=int(self._ops["duration_ns"][number]),
+                    latency=self._latency[number].tolist(),
+                )
+                for number in np.flatnonzero(self._ops["calls"]).tolist()
+            ],
         )
-        first = np.full(count, np.iinfo(np.int64).max)
-        last = np.zeros(count, np.int64)
-        times = calls["time_ns"].astype(np.int64)
-        np.minimum.at(first, index, times)
-        np.maximum.at(last, index, times)
-        for number, (opens, reads, read_bytes, writes, written_bytes, maps) in enumerate(columns):
-            identity = FileIdentity(int(identities[number, 0]), int(identities[number, 1]))
-            use = self.files.get(identity)
-            if use is None:
-                device, inode = identity
-                use = FileUse(path=f"inode:[{inode}]", device=device, inode=inode, kind="unknown", first_use_s=-1.0)
-                self.files[identity] = use
-            use.opens += opens
-            use.reads += reads
-            use.read_bytes += read_bytes
-            use.writes += writes
-            use.written_bytes += written_bytes
-            use.maps += maps
-            since = self.t0_ns or 0
-            if use.first_use_s < 0:
-                use.first_use_s = (int(first[number]) - since) / 1e9
-            use.last_use_s = (int(last[number]) - since) / 1e9
 
-    def _add_lives(self, chunk: Chunk) -> None:
-        calls = chunk.calls
-        for row in calls[np.isin(calls["op"], (*_OPENS, Op.EXIT, *_OTHERS_WITH_PATHS))]:
-            if row["op"] == Op.EXIT:
-                process = self.processes.get(int(row["tgid"]))
-                if process is not None and row["flags"] & CallFlag.GROUP_DEAD:
-                    process.exit_status = int(row["result"])
-                continue
-            raw = self._raw.pop((int(row["tid"]), int(row["time_ns"])), b"")
-            if row["op"] in _OPENS and row["result"] < 0:
-                base = self._paths.get(FileIdentity(int(row["device"]), int(row["inode"])))
-                self.failed[resolve(base, raw) or raw, -int(row["result"])] += 1
+    def _file(self, number: int) -> FileUse:
+        names = self._names
+        file = names.files[number]
+        since = names.start.time_ns if names.start is not None else 0
+        paths = unique_paths(names, number)
+        return FileUse(
+            # The first path is the one under which the target knew it first.
+            path=paths[0] if paths else names.path_of_file(number),
+            device=file.identity.device,
+            inode=file.identity.inode,
+            kind=file.kind,
+            first_use_s=(int(self._first[number]) - since) / 1e9,
+            last_use_s=(int(self._last[number]) - since) / 1e9,
+            aliases=list(paths[1:]),
+            **{name: int(self._counts[name][number]) for name in _COUNTED},
+        )
+
+    def _processes(self) -> list[ProcessUse]:
+        found: dict[int, ProcessUse] = {}
+        for number, task in enumerate(self._names.tasks):
+            use = found.get(task.host_tgid)
+            if use is None:
+                use = found[task.host_tgid] = ProcessUse(pid=task.pid, parent=task.parent, name="")
+            use.name = self._names.text(task.program) or use.name
+            use.calls += int(self._tasks["calls"][number])
+            use.read_bytes += int(self._tasks["read_bytes"][number])
+            use.written_bytes += int(self._tasks["written_bytes"][number])
+        for tgid, use in found.items():
+            use.argv = self._argv.get(tgid, [])
+            use.exit_status = self._exits.get(tgid)
+        return sorted(found.values(), key=lambda process: process.pid)
 
 
 def summarise(path: Path) -> TraceSummary:
     """Read a trace and add it up. Raises :class:`bedrock.trace.decode.TraceError`."""
-    trace = Trace(path)
-    adder = _Adder()
-    for chunk in trace.chunks():
-        adder.add(chunk)
-    # What was only named as the directory of a relative path has not been used itself.
-    used = [use for use in adder.files.values() if use.first_use_s >= 0]
-    files = sorted(used, key=lambda use: (-(use.read_bytes + use.written_bytes), use.path))
-    failed = [
-        FailedOpen(path=text_of(raw), errno=errno, count=count)
-        for (raw, errno), count in sorted(adder.failed.items(), key=lambda item: -item[1])
-    ]
-    return TraceSummary(
-        events=adder.events,
-        is_whole=adder.is_ended and not trace.is_truncated,
-        files=files,
-        failed_opens=failed,
-        processes=sorted(adder.processes.values(), key=lambda process: process.pid),
-    )
+    trace, names = Trace(path), Names()
+    adder = Adder(names)
+    for rows in read_rows(trace, names):
+        adder.add(rows)
+    return adder.summary(is_truncated=trace.is_truncated)
+
+
+def bucket_of(duration_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which bucket of a latency histogram a duration falls into: the binary logarithm, as the probes take it."""
+    exponents = np.frexp(np.maximum(duration_ns, 1).astype(np.float64))[1] - 1
+    return np.minimum(exponents, HISTOGRAM_BUCKETS - 1).astype(np.int64)
+
+
+def _is(op: NDArray[np.int64], ops: tuple[Op, ...]) -> NDArray[np.bool_]:
+    table = np.zeros(256, bool)
+    table[list(ops)] = True
+    return np.take(table, op)
+
+
+def _sums(index: NDArray[np.int64], weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    # Through floating point, which is exact up to 2**53: far beyond what one block can move.
+    return np.bincount(index, weights.astype(np.float64), minlength=count).astype(np.int64)
+
+
+def _longer(column: NDArray[np.int64], size: int, value: int) -> NDArray[np.int64]:
+    if len(column) >= size:
+        return column
+    return np.concatenate([column, np.full(size - len(column), value, np.int64)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bedrock.model import TraceState, Verdict
-from bedrock.tracer.format import DROPPING
+from bedrock.tracer.format import DROPPING, Mode
 
 
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,9 @@ class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
     written: int = 0
     written_bytes: int = 0
     lost: dict[str, int] = {}
+    mode: Mode = Mode.EVENTS
+    filtered: int = 0  # calls on files that were not asked for
+    unsupported: list[str] = []  # kinds of events that this kernel has no tracepoint for
 
     @property
     def started_at(self) -> datetime | None:

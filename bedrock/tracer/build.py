@@ -103,7 +103,8 @@ def compile_tracer(directory: Path) -> dict[str, Path]:
         skeleton.write_text(_run("bpftool", "gen", "skeleton", str(probes), "name", "bdtrace_bpf"))
         loader, gate = directory / "bdtrace", directory / "gate"
         _run("gcc", "-std=gnu11", "-O2", "-s", *warnings, "-Wno-format-truncation", "-static", *include,
-             *(str(sources / name) for name in _LOADER), "-o", str(loader), "-lbpf", "-lelf", "-lz", "-lzstd")  # fmt: skip
+             *(str(sources / name) for name in _LOADER), "-o", str(loader), "-lbpf", "-lelf", "-lz",
+             "-lzstd")  # fmt: skip
         _run("gcc", "-Os", "-s", *warnings, "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector",
              "-fno-builtin", str(sources / "gate.c"), "-o", str(gate))  # fmt: skip
         programs = {"bdtrace": loader, "gate": gate}

@@ -1,15 +1,14 @@
 """The layout of a trace: the one source from which the C header and the decoder's types are made.
 
-A trace is a file header and blocks, all of them frames of the zstd format (RFC 8878), so that ``zstd -dc`` reads it too.
+A trace is a file header and blocks, all of them frames of the zstd format (RFC 8878), so that ``zstd -dc`` reads it.
 The header is a skippable frame. A block is a skippable frame that says what is in the block and how long it is, so that
-a reader can hop from block to block, and a compressed frame with, in this order:
+a reader can hop from block to block, and two compressed frames, of which one may be empty and left out:
 
-1. the calls, as columns: for each field of CALL but size and type, in order, its value for all calls. Of ``time_ns``
-   the first value is whole and each further one is the difference to the one before (signed, 64 bits);
-2. for each other record (a note) two 32-bit numbers: at which byte of the notes it begins, and how many calls of the
-   block came before it;
-3. the notes. Each begins with its size in bytes and its type, so that a reader can step over what it does not know;
-   sizes are multiples of 8.
+1. the notes: all records but calls. First for each of them two 32-bit numbers (at which byte of the notes it begins,
+   how many calls of the block came before it), then the notes themselves. Each begins with its size in bytes and its
+   type, so that a reader can step over what it does not know; sizes are multiples of 8;
+2. the calls, as columns: for each field of CALL but size and type, in order, its value for all calls. Of ``time_ns``
+   the first value is whole and each further one is the difference to the one before (signed, 64 bits).
 
 Numbers are little-endian. Times are nanoseconds of CLOCK_MONOTONIC, device numbers are the kernel's own encoding
 (major << 20 | minor), thread and process ids are the host's; PROCESS records translate them to those of the container.
@@ -229,7 +228,8 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("offset", "i64", "in bytes, with HAS_OFFSET; of MMAP and LSEEK the argument"),
         Field("requested", "u64", "bytes asked for"),
         Field(
-            "arg", "u64",
+            "arg",
+            "u64",
             "open flags; lseek whence; prot | flags << 32; the other descriptor; child's process; address; opcode",
         ),
         Field("device", "u32", "of the file, with HAS_FILE"),
@@ -328,10 +328,12 @@ BLOCK_HEADER = [
     Field("calls", "u32", ""),
     Field("notes", "u32", ""),
     Field("note_bytes", "u32", ""),
-    Field("packed_bytes", "u32", "of the compressed frame behind this one"),
+    Field("packed_notes", "u32", "bytes of the first compressed frame"),
+    Field("packed_calls", "u32", "bytes of the second"),
+    Field("reserved", "u32", ""),
     Field("first_call", "u64", "how many calls the blocks before this one have"),
-    Field("first_ns", "u64", "time of the first call; of the first note where there is none"),
-    Field("last_ns", "u64", ""),
+    Field("first_ns", "u64", "time of the earliest call; of the first note where there is none"),
+    Field("last_ns", "u64", "time of the latest call; the same where there is none"),
 ]
 
 NOTE_ENTRY = [Field("offset", "u32", "in the notes"), Field("calls_before", "u32", "in this block")]

@@ -184,7 +184,8 @@ struct registers {
 #define S_IFDIR 0040000
 #define O_APPEND 02000
 #define O_DIRECT 040000
-#define FMODE_BACKING 0x2000000
+/* FMODE_BACKING was bit 25 when it was new (6.5) and is bit 24 since 6.10; where it is the one, the other is rare. */
+#define MAY_BE_BACKING (1u << 24 | 1u << 25)
 #define MAP_ANONYMOUS 0x20
 #define AT_FDCWD -100
 #define EBUSY 16
@@ -876,11 +877,15 @@ static __always_inline void note_mapped(struct subject *subject, __u64 file_addr
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct vfsmount *mnt = BPF_CORE_READ(file, f_path.mnt);
 
-	if (bpf_core_type_exists(struct backing_file) && BPF_CORE_READ(file, f_mode) & FMODE_BACKING) {
+	if (bpf_core_type_exists(struct backing_file) && BPF_CORE_READ(file, f_mode) & MAY_BE_BACKING) {
 		struct backing_file *backing = (struct backing_file *)file_address;
+		struct dentry *upper = BPF_CORE_READ(backing, user_path.dentry);
 
-		dentry = BPF_CORE_READ(backing, user_path.dentry);
-		mnt = BPF_CORE_READ(backing, user_path.mnt);
+		/* The two are one file, so they are of one kind and have the same rights. */
+		if (upper && BPF_CORE_READ(upper, d_inode, i_mode) == BPF_CORE_READ(file, f_inode, i_mode)) {
+			dentry = upper;
+			mnt = BPF_CORE_READ(backing, user_path.mnt);
+		}
 	}
 	subject->file = file_address;
 	subject->flags = BDT_CALL_HAS_FILE | BDT_CALL_HAS_OFFSET;

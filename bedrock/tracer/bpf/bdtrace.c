@@ -339,7 +339,7 @@ static bool attach_programs(struct tracer *t)
 			snprintf(t->unsupported + n, sizeof(t->unsupported) - n, "%s\"%s\"", n ? "," : "", part);
 		}
 	}
-	/* Links are ours until we end: nothing is detached before the process is gone, except by finish(). */
+	/* The links are not kept: the probes stay attached until this process is gone, armed or not. */
 	bpf_program__attach_raw_tracepoint(t->probes->progs.on_page_fault, "page_fault_kernel");
 	return true;
 }
@@ -594,7 +594,6 @@ static void finish(struct tracer *t)
 	int error;
 
 	__atomic_store_n(&t->probes->bss->target_inum, 0, __ATOMIC_SEQ_CST);
-	bdtrace_bpf__detach(t->probes);
 	while (ring_buffer__consume(t->ring) > 0)
 		;
 	if (t->wishes.mode == BDT_MODE_SUMMARY) {

@@ -77,7 +77,7 @@ struct writer *writer_open(const char *path, int64_t realtime_offset_ns)
 	if (!w)
 		return NULL;
 	w->raw_room = MAX_CALLS * sizeof(struct bdt_call) + MAX_NOTES * sizeof(struct bdt_note_entry) + MAX_NOTE_BYTES;
-	w->packed_room = ZSTD_compressBound(w->raw_room);
+	w->packed_room = 2 * ZSTD_compressBound(w->raw_room);
 	w->calls = malloc(MAX_CALLS * sizeof(*w->calls));
 	w->entries = malloc(MAX_NOTES * sizeof(*w->entries));
 	w->notes = malloc(MAX_NOTE_BYTES);
@@ -114,7 +114,7 @@ void writer_append(struct writer *w, const void *record)
 }
 
 /* From rows to columns: what stands below each other is alike, which the compressor needs to see. */
-static size_t lay_out(struct writer *w)
+static size_t lay_out_calls(struct writer *w)
 {
 	char *at = w->raw;
 	uint64_t before = 0;
@@ -132,10 +132,45 @@ static size_t lay_out(struct writer *w)
 	}
 	BDT_COLUMNS(COLUMN)
 #undef COLUMN
-	memcpy(at, w->entries, w->note_count * sizeof(*w->entries));
-	at += w->note_count * sizeof(*w->entries);
-	memcpy(at, w->notes, w->note_bytes);
-	return at + w->note_bytes - w->raw;
+	return at - w->raw;
+}
+
+static size_t lay_out_notes(struct writer *w)
+{
+	size_t entries = w->note_count * sizeof(*w->entries);
+
+	memcpy(w->raw, w->entries, entries);
+	memcpy(w->raw + entries, w->notes, w->note_bytes);
+	return entries + w->note_bytes;
+}
+
+/* When the calls of the block began: they come in the order in which they ended. */
+static void span(struct writer *w, struct bdt_block_header *header)
+{
+	header->first_ns = w->call_count ? w->calls[0].time_ns : ((struct bdt_string *)w->notes)->time_ns;
+	header->last_ns = header->first_ns;
+	for (uint32_t i = 0; i < w->call_count; i++) {
+		if (w->calls[i].time_ns < header->first_ns)
+			header->first_ns = w->calls[i].time_ns;
+		if (w->calls[i].time_ns > header->last_ns)
+			header->last_ns = w->calls[i].time_ns;
+	}
+}
+
+/* Compress what is laid out behind what is compressed already. False: there is no memory for it. */
+static bool pack(struct writer *w, size_t raw, size_t *packed, uint32_t *added)
+{
+	size_t n;
+
+	*added = 0;
+	if (!raw)
+		return true;
+	n = ZSTD_compress2(w->compressor, w->packed + *packed, w->packed_room - *packed, w->raw, raw);
+	if (ZSTD_isError(n))
+		return false;
+	*added = n;
+	*packed += n;
+	return true;
 }
 
 void writer_flush(struct writer *w)
@@ -150,26 +185,25 @@ void writer_flush(struct writer *w)
 	};
 	uint32_t records = w->call_count + w->note_count;
 	struct iovec parts[2];
-	size_t raw, packed;
+	size_t packed = 0;
 
 	if (!records)
 		return;
-	header.first_ns = w->call_count ? w->calls[0].time_ns : ((struct bdt_string *)w->notes)->time_ns;
-	header.last_ns = w->call_count ? w->calls[w->call_count - 1].time_ns : header.first_ns;
-	raw = lay_out(w);
-	packed = ZSTD_compress2(w->compressor, w->packed, w->packed_room, w->raw, raw);
-	header.packed_bytes = packed;
-	parts[0] = (struct iovec){ &header, sizeof(header) };
-	parts[1] = (struct iovec){ w->packed, packed };
-	if (ZSTD_isError(packed)) {
+	span(w, &header);
+	if (!pack(w, lay_out_notes(w), &packed, &header.packed_notes) ||
+	    !pack(w, lay_out_calls(w), &packed, &header.packed_calls)) {
 		w->written.error = ENOMEM;
 		w->written.lost += records;
-	} else if (write_whole(w, parts, 2)) {
-		w->written.bytes += sizeof(header) + packed;
-		w->written.records += records;
-		w->first_call += w->call_count;
 	} else {
-		w->written.lost += records;
+		parts[0] = (struct iovec){ &header, sizeof(header) };
+		parts[1] = (struct iovec){ w->packed, packed };
+		if (write_whole(w, parts, 2)) {
+			w->written.bytes += sizeof(header) + packed;
+			w->written.records += records;
+			w->first_call += w->call_count;
+		} else {
+			w->written.lost += records;
+		}
 	}
 	w->call_count = 0;
 	w->note_count = 0;

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from traces import HAS_FILE, WITH_OFFSET, call, end, file, header, process, record, start, text_record, trace
 
 from bedrock.model import TraceState
 from bedrock.trace.decode import Trace, TraceError
@@ -16,11 +18,14 @@ from bedrock.trace.events import format_event, read_events
 from bedrock.trace.summary import summarise
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer.format import (
+    BLOCK_HEADER,
     FILE_HEADER,
     LAYOUT,
     MAGIC,
+    NOTE_ENTRY,
     VERSION,
     CallFlag,
+    Mode,
     Op,
     RecordType,
     TextFlag,
@@ -28,57 +33,42 @@ from bedrock.tracer.format import (
     dtype_of,
 )
 
-_KNOWN = CallFlag.HAS_FILE | CallFlag.HAS_OFFSET
 
-
-def record(kind: RecordType, text: bytes = b"", **fields: int) -> bytes:
-    """The bytes of one record, as the tracer writes it."""
-    row = np.zeros(1, dtype_of(LAYOUT[kind]))
-    padding = -(row.itemsize + len(text)) % 8
-    row["size"], row["type"] = row.itemsize + len(text) + padding, kind
-    for name, value in fields.items():
-        row[name] = value
-    return row.tobytes() + text + bytes(padding)
-
-
-def text_record(kind: RecordType, text: bytes, **fields: int) -> bytes:
-    return record(kind, text, text_size=len(text), **fields)
-
-
-def header(version: int = VERSION) -> bytes:
-    row = np.zeros(1, dtype_of(FILE_HEADER))
-    row["magic"], row["version"] = int.from_bytes(MAGIC, "little"), version
-    row["header_size"], row["realtime_offset_ns"] = row.itemsize, 5
-    return row.tobytes()
-
-
-def call(op: Op, time_ns: int, **fields: int) -> bytes:
-    return record(RecordType.CALL, op=op, time_ns=time_ns, tid=7, tgid=7, **fields)
-
-
-def sample(reads: int = 3) -> bytes:
+def sample(reads: int = 3) -> list[bytes]:
     """A process that opens a file, fails to open another, and reads."""
-    return b"".join(
-        [
-            header(),
-            record(RecordType.START, time_ns=1),
-            record(RecordType.PROCESS, tid=7, tgid=7, time_ns=2, container_pid=1, container_tid=1),
-            text_record(RecordType.ARGV, b"cat\0/x\0", tid=7, time_ns=2),
-            call(Op.EXECVE, 2),
-            text_record(RecordType.STRING, b"/x", tid=7, time_ns=3),
-            text_record(RecordType.FILE, b"x/y/", tid=7, time_ns=3, inode=9, device=4, mode=0o100644),
-            call(Op.OPENAT, 3, result=3, fd=3, inode=9, device=4, flags=CallFlag.HAS_FILE),
-            text_record(RecordType.STRING, b"/no\xff", tid=7, time_ns=4),
-            call(Op.OPENAT, 4, result=-2),
-            *(
-                call(
-                    Op.READ, 5 + number, result=100, requested=128, offset=100 * number, inode=9, device=4, flags=_KNOWN
-                )
-                for number in range(reads)
-            ),
-            record(RecordType.END, time_ns=1_000_000, seen=9, written=9),
-        ]
-    )
+    return [
+        start(),
+        process(),
+        text_record(RecordType.STRING, b"/bin/cat", tid=7, time_ns=2),
+        text_record(RecordType.ARGV, b"cat\0/", tid=7, time_ns=2, flags=TextFlag.MORE),
+        text_record(RecordType.ARGV, b"x\0", tid=7, time_ns=2),
+        call(Op.EXECVE, 2),
+        text_record(RecordType.STRING, b"/x", tid=7, time_ns=3),
+        file("/y/x", inode=9, time_ns=3),
+        call(Op.OPENAT, 3, result=3, fd=3, inode=9, device=4, flags=HAS_FILE),
+        text_record(RecordType.STRING, b"/no\xff", tid=7, time_ns=4),
+        call(Op.OPENAT, 4, result=-2),
+        *(
+            call(
+                Op.READ, 5 + number, result=100, requested=128, offset=100 * number, inode=9, device=4,
+                flags=WITH_OFFSET, duration_ns=1000,
+            )
+            for number in range(reads)
+        ),
+        end(),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a trace of these records; return where it is."""
+
+    def make(records: list[bytes], *, per_block: int = 1 << 16) -> Path:
+        path = tmp_path / "trace.bdt"
+        path.write_bytes(trace(records, per_block=per_block))
+        return path
+
+    return make
 
 
 def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
@@ -92,6 +82,8 @@ def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
     expected = []
     for name, fields in [
         ("file_header", FILE_HEADER),
+        ("block_header", BLOCK_HEADER),
+        ("note_entry", NOTE_ENTRY),
         *((kind.name.lower(), layout) for kind, layout in LAYOUT.items()),
     ]:
         dtype = dtype_of(fields)
@@ -106,42 +98,62 @@ def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
     assert [int(line) for line in printed.split()] == expected
 
 
-def test_a_trace_adds_up(tmp_path: Path) -> None:
-    path = tmp_path / "trace.bdt"
-    path.write_bytes(sample(reads=1000))
+def test_a_trace_adds_up(write: Callable[..., Path]) -> None:
+    path = write(sample(reads=1000))
     summary = summarise(path)
     assert summary.is_whole
     (use,) = summary.files
     assert (use.path, use.opens, use.reads, use.read_bytes, use.writes) == ("/y/x", 1, 1000, 100_000, 0)
     assert [(failed.path, failed.errno, failed.count) for failed in summary.failed_opens] == [("/no\\xff", 2, 1)]
-    assert [(process.pid, process.argv) for process in summary.processes] == [(1, ["cat", "/x"])]
+    (only,) = summary.processes
+    assert (only.pid, only.name, only.argv, only.read_bytes) == (1, "/bin/cat", ["cat", "/x"], 100_000)
+    ops = {op.op: op for op in summary.ops}
+    assert (ops["read"].calls, ops["read"].duration_ns, ops["openat"].errors) == (1000, 1_000_000, 1)
+    assert ops["read"].latency[9] == 1000  # 512 to 1024 ns
     events = list(read_events(path))
     assert [event.op for event in events[:3]] == ["execve", "openat", "openat"]
+    assert events[0].argv == ["cat", "/x"]
     assert events[2].error == "ENOENT"
     assert [event.offset for event in events[3:]] == [100 * number for number in range(1000)]
+    assert {event.program for event in events} == {"/bin/cat"}
     assert "openat /y/x (/x) fd=3 = 3" in format_event(events[1])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(size=st.integers(24, len(sample()) - 1))
+@given(data=st.data())
 def test_a_trace_that_breaks_off_is_read_up_to_there_and_says_so(
-    size: int, tmp_path_factory: pytest.TempPathFactory
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    whole = trace(sample(), per_block=2)
+    size = data.draw(st.integers(32, len(whole) - 1))
     path = tmp_path_factory.mktemp("trace") / "trace.bdt"
-    path.write_bytes(sample()[:size])
+    path.write_bytes(whole[:size])
     assert not summarise(path).is_whole
     assert len(list(read_events(path))) <= 6
 
 
-def test_unknown_records_are_stepped_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [40, -5])
+def test_a_damaged_trace_is_refused_with_a_sentence(write: Callable[..., Path], at: int) -> None:
+    path = write(sample())
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(TraceError, match="damaged"):
+        summarise(path)
+
+
+def test_any_zstd_tool_reads_a_trace(write: Callable[..., Path]) -> None:
+    reader = zstandard.ZstdDecompressor().stream_reader(write(sample()).read_bytes(), read_across_frames=True)
+    assert b"/bin/cat" in reader.read()
+
+
+def test_unknown_records_are_stepped_over(write: Callable[..., Path]) -> None:
     unknown = bytearray(record(RecordType.START))
     unknown[2:4] = (999).to_bytes(2, "little")
-    path = tmp_path / "trace.bdt"
-    path.write_bytes(header() + bytes(unknown) + sample()[len(header()) :])
-    assert summarise(path).is_whole
+    assert summarise(write([bytes(unknown), *sample()])).is_whole
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense" * 10, header(VERSION + 1)])
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 10, header(VERSION + 1), MAGIC + bytes(40)])
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "trace.bdt"
     path.write_bytes(content)
@@ -149,26 +161,105 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes) -> None:
         Trace(path)
 
 
-def test_chunks_that_cut_records_apart_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "trace.bdt"
-    path.write_bytes(sample(reads=50))
-    whole = list(read_events(path))
-    for size in (17, 80, 333):
-        monkeypatch.setattr("bedrock.trace.decode._CHUNK_BYTES", size)
+def test_where_blocks_end_makes_no_difference(write: Callable[..., Path]) -> None:
+    whole = list(read_events(write(sample(reads=50))))
+    for size in (1, 2, 3, 7):
+        path = write(sample(reads=50), per_block=size)
         assert list(read_events(path)) == whole
         assert summarise(path).files[0].reads == 50
+        assert [process.argv for process in summarise(path).processes] == [["cat", "/x"]]
 
 
-def test_paths_of_pipes_and_of_what_lies_outside(tmp_path: Path) -> None:
+def test_blocks_outside_a_stretch_of_time_give_their_names_only(write: Callable[..., Path]) -> None:
+    whole = Trace(write(sample(reads=50), per_block=5))
+    blocks = list(whole.blocks(since_ns=40, until_ns=45))
+    assert sum(len(block.notes) for block in blocks) == 9
+    times = [time for block in blocks for time in block.calls["time_ns"].tolist()]
+    assert set(range(40, 46)) <= set(times)
+    assert len(times) < 16
+
+
+def test_paths_of_pipes_and_of_what_lies_outside(write: Callable[..., Path]) -> None:
     records = [
-        text_record(RecordType.FILE, b"", inode=5, mode=0o010600, flags=TextFlag.OUTSIDE),
-        text_record(RecordType.FILE, b"b/a/", inode=6, mode=0o100600, flags=TextFlag.OUTSIDE),
-        text_record(RecordType.FILE, b"", inode=7, mode=0o040755),
+        file("", inode=5, mode=0o010600, flags=TextFlag.OUTSIDE),
+        file("/a/b", inode=6, mode=0o100600, flags=TextFlag.OUTSIDE),
+        file("", inode=7, mode=0o040755),
     ]
-    calls = [call(Op.READ, 1, inode=inode, flags=CallFlag.HAS_FILE) for inode in (5, 6, 7)]
-    path = tmp_path / "trace.bdt"
-    path.write_bytes(header() + b"".join(records + calls))
-    assert [event.path for event in read_events(path)] == ["pipe:[5]", "(outside)/a/b", "/"]
+    calls = [call(Op.READ, 1, inode=inode, device=4, flags=CallFlag.HAS_FILE) for inode in (5, 6, 7)]
+    assert [event.path for event in read_events(write(records + calls))] == ["pipe:[5]", "(outside)/a/b", "/"]
+
+
+@pytest.mark.parametrize("per_block", [1, 3, 100])
+def test_a_call_takes_the_name_that_held_when_it_was_made(write: Callable[..., Path], per_block: int) -> None:
+    def read(time_ns: int, inode: int = 9) -> bytes:
+        return call(Op.READ, time_ns, inode=inode, device=4, flags=HAS_FILE)
+
+    path = write(
+        [
+            file("/old", inode=9), read(1), file("/other", inode=10), read(2, 10), read(3), file("/new", inode=9),
+            read(4), read(5, 10),
+        ],
+        per_block=per_block,
+    )  # fmt: skip
+    assert [event.path for event in read_events(path)] == ["/old", "/other", "/old", "/new", "/other"]
+    assert {use.path: use.aliases for use in summarise(path).files} == {"/old": ["/new"], "/other": []}
+
+
+@pytest.mark.parametrize("per_block", [1, 4, 100])
+def test_a_number_of_a_thread_may_be_used_again(write: Callable[..., Path], per_block: int) -> None:
+    path = write(
+        [
+            process(7, pid=1), call(Op.READ, 3), process(8, pid=2, parent=7), call(Op.READ, 4, tid=8, tgid=8),
+            process(8, pid=3, parent=7), call(Op.READ, 5, tid=8, tgid=8), call(Op.READ, 6),
+        ],
+        per_block=per_block,
+    )  # fmt: skip
+    assert [event.pid for event in read_events(path)] == [1, 2, 3, 1]
+
+
+def test_two_threads_that_begin_in_the_same_nanosecond_keep_their_arguments(write: Callable[..., Path]) -> None:
+    path = write(
+        [
+            *(text_record(RecordType.STRING, b"/of/%d" % tid, tid=tid, time_ns=3) for tid in (9, 7, 8)),
+            *(call(Op.STAT, 3, tid=tid, result=-2) for tid in (8, 9, 7)),
+        ]
+    )
+    assert [event.path for event in read_events(path)] == ["/of/8", "/of/9", "/of/7"]
+
+
+def test_paths_of_a_process_with_another_root_count_from_there(write: Callable[..., Path]) -> None:
+    path = write(
+        [
+            file("/jail", inode=3, mode=0o040755),
+            text_record(RecordType.STRING, b"/etc/x", tid=7, time_ns=3),
+            call(Op.STAT, 3, inode=3, device=4, flags=CallFlag.FROM_BASE, result=-2),
+        ]
+    )
+    assert [event.path for event in read_events(path)] == ["/jail/etc/x"]
+
+
+def test_what_was_counted_in_the_kernel_adds_up_like_single_calls(write: Callable[..., Path]) -> None:
+    latency = [0] * 32
+    latency[9] = 3
+    path = write(
+        [
+            start(mode=Mode.SUMMARY),
+            process(),
+            file("/y/x", inode=9),
+            record(
+                RecordType.FILE_TOTAL, tgid=7, inode=9, device=4, opens=1, reads=3, read_bytes=300,
+                read_latency=latency, first_ns=5, last_ns=9,
+            ),
+            record(RecordType.OP_TOTAL, tgid=7, op=Op.READ, calls=3, duration_ns=3000, latency=latency),
+            end(),
+        ]
+    )  # fmt: skip
+    summary = summarise(path)
+    assert summary.mode == "summary"
+    (use,) = summary.files
+    assert (use.path, use.opens, use.reads, use.read_bytes) == ("/y/x", 1, 3, 300)
+    assert [(op.op, op.calls, op.latency[9]) for op in summary.ops] == [("read", 3, 3)]
+    assert [(process.calls, process.read_bytes) for process in summary.processes] == [(3, 300)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,436 @@
+"""Which file, which path and which process each call of a trace belongs to.
+
+The tracer writes names once, when something new turns up, and numbers from then on. Here the two come together: for
+every call the name that held when it was made. Names change while a trace goes on (a file is renamed, a process runs
+another program, a thread's number is used again), so a call takes the last one that was given before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bedrock.trace.decode import (
+    Argv,
+    Block,
+    Calls,
+    FileIdentity,
+    Notes,
+    Process,
+    Start,
+    Trace,
+    path_of,
+    resolve,
+    text_of,
+)
+from bedrock.tracer.format import CallFlag, Mode, Op, RecordType, TextFlag
+
+NONE = -1
+_WITH_STRINGS = np.zeros(256, bool)
+for _op in Op:
+    _WITH_STRINGS[_op] = (
+        Op.OPEN <= _op <= Op.CREAT
+        or _op in {Op.EXECVE, Op.EXECVEAT, Op.URING_OPEN, Op.URING_STAT}
+        or Op.STAT <= _op <= Op.FCHDIR
+    )
+_MAX_WAITING = 1 << 16
+
+
+class File(NamedTuple):
+    """A file, by what it is. ``kind`` is file, directory, pipe, socket, char, block, link or other."""
+
+    identity: FileIdentity
+    kind: str
+
+
+class Task(NamedTuple):
+    """A thread, in the container's numbers, while it runs one program. ``program`` is a text's number or NONE."""
+
+    pid: int
+    tid: int
+    parent: int
+    program: int
+    host_tgid: int
+
+
+class Rows(NamedTuple):
+    """The calls of one block, and for each of them a number, or NONE.
+
+    ``file`` counts :attr:`Names.files`; ``path``, ``raw`` and ``second`` count :attr:`Names.texts`; ``task`` counts
+    :attr:`Names.tasks`. ``argv`` has the argument vectors by row.
+    """
+
+    calls: Calls
+    file: NDArray[np.int64]
+    path: NDArray[np.int64]
+    raw: NDArray[np.int64]
+    second: NDArray[np.int64]
+    task: NDArray[np.int64]
+    argv: dict[int, list[str]]
+    notes: Notes
+
+
+class _Strings(NamedTuple):
+    """Raw arguments that wait for their calls."""
+
+    tid: NDArray[np.int64]
+    time_ns: NDArray[np.int64]
+    text: NDArray[np.int64]
+    is_second: NDArray[np.bool_]
+
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> _Strings:
+        return _Strings(self.tid[chosen], self.time_ns[chosen], self.text[chosen], self.is_second[chosen])
+
+
+_NO_STRINGS = _Strings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+_KINDS = {
+    0o100000: "file",
+    0o040000: "directory",
+    0o010000: "pipe",
+    0o140000: "socket",
+    0o020000: "char",
+    0o060000: "block",
+    0o120000: "link",
+}
+
+
+class Names:
+    """What has been learnt of a trace up to the block that was read last. Memory grows with the number of names."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.files: list[File] = []
+        self.tasks: list[Task] = []
+        self.paths: list[list[int]] = []  # of each file, in the order in which they were seen
+        self.start: Start | None = None
+        self.ended = False
+        self._raw_texts: list[bytes] = []
+        self._text_numbers: dict[bytes, int] = {}
+        self._path_numbers: dict[tuple[bytes, int, int, int], int] = {}
+        self._file_numbers: dict[FileIdentity, int] = {}
+        self._path_of_file: list[int] = []
+        self._task_of_thread: dict[int, int] = {}
+        self._leader_task: dict[int, int] = {}
+        self._resolved: dict[tuple[int, int], int] = {}
+        self._waiting = _NO_STRINGS
+        self._argv_parts: dict[tuple[int, int], list[bytes]] = {}
+
+    @property
+    def mode(self) -> Mode:
+        return self.start.mode if self.start is not None else Mode.EVENTS
+
+    def text(self, number: int) -> str | None:
+        return None if number == NONE else self.texts[number]
+
+    def path_of_file(self, number: int) -> str:
+        """The path under which a file was seen last; a made-up one where none was."""
+        path = self._path_of_file[number]
+        return f"inode:[{self.files[number].identity.inode}]" if path == NONE else self.texts[path]
+
+    def file_number(self, identity: FileIdentity) -> int:
+        """The number of a file, which is given one when it has none yet."""
+        number = self._file_numbers.get(identity)
+        if number is None:
+            number = self._file_numbers[identity] = len(self.files)
+            self.files.append(File(identity, "unknown"))
+            self.paths.append([])
+            self._path_of_file.append(NONE)
+        return number
+
+    def leader_number(self, host_tgid: int) -> int:
+        """The task of the process that has, or last had, a number on the host; NONE where there is none."""
+        return self._leader_task.get(host_tgid, NONE)
+
+    def leader(self, host_tgid: int) -> Task | None:
+        """The process that has, or last had, a number on the host."""
+        number = self.leader_number(host_tgid)
+        return None if number == NONE else self.tasks[number]
+
+    def read(self, block: Block) -> Rows:
+        """Take a block's notes in, and give each of its calls its names."""
+        calls, notes = block.calls, block.notes
+        index = np.arange(len(calls), dtype=np.int64) + block.header.first_call
+        for number in notes.of(RecordType.START, RecordType.END):
+            note = notes.note(int(number))
+            if isinstance(note, Start):
+                self.start = note
+            else:
+                self.ended = True
+        strings = self._strings(notes)
+        file, path = self._name_files(calls, notes, index)
+        task = self._name_tasks(calls, notes, index, strings)
+        raw, second = self._name_arguments(calls, strings)
+        path = self._resolve(calls, path, raw)
+        return Rows(calls, file, path, raw, second, task, self._vectors(calls), notes)
+
+    def _intern(self, raw: bytes) -> int:
+        number = self._text_numbers.get(raw)
+        if number is None:
+            number = self._text_numbers[raw] = len(self.texts)
+            self.texts.append(text_of(raw))
+            self._raw_texts.append(raw)
+        return number
+
+    # -- files
+
+    def _name_files(
+        self, calls: Calls, notes: Notes, index: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        noted, positions, noted_paths = self._read_files(notes)
+        has_any = np.flatnonzero(calls["flags"] & (CallFlag.HAS_FILE | CallFlag.FROM_BASE))
+        file = np.full(len(calls), NONE, np.int64)
+        path = file.copy()
+        if not len(has_any):
+            return file, path
+        inodes, inode_codes = _codes(calls["inode"][has_any])
+        devices, device_codes = _codes(calls["device"][has_any])
+        keys, codes = _codes(inode_codes * len(devices) + device_codes)
+        numbers = np.array(
+            [
+                self.file_number(FileIdentity(int(devices[key % len(devices)]), int(inodes[key // len(devices)])))
+                for key in keys.tolist()
+            ],
+            np.int64,
+        )
+        used = numbers[codes]
+        file[has_any] = used
+        # What held before this block was kept by _read_files as the state before its first note.
+        before = np.array([self._path_before.get(int(number), self._path_of_file[number]) for number in numbers])
+        path[has_any] = _as_of(
+            used, index[has_any], noted=noted, positions=positions, values=noted_paths, before=before[codes]
+        )
+        # A call that only counts from a directory has used no file.
+        file[(calls["flags"] & CallFlag.HAS_FILE) == 0] = NONE
+        return file, path
+
+    def _read_files(self, notes: Notes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        chosen = notes.of(RecordType.FILE)
+        fixed = notes.fixed(chosen, RecordType.FILE)
+        numbers, paths = np.empty(len(chosen), np.int64), np.empty(len(chosen), np.int64)
+        self._path_before: dict[int, int] = {}
+        columns = (fixed[name].tolist() for name in ("device", "inode", "mode", "flags", "text_size"))
+        for row, (at, device, inode, mode, flags, size) in enumerate(zip(chosen.tolist(), *columns, strict=True)):
+            text = notes.text(at, RecordType.FILE, size)
+            key = (text, mode & 0o170000, flags & TextFlag.OUTSIDE, inode if flags & TextFlag.OUTSIDE else 0)
+            path = self._path_numbers.get(key)
+            if path is None:
+                found = path_of(text, FileIdentity(device, inode), mode, TextFlag(flags))
+                path = self._path_numbers[key] = self._intern(found)
+            number = self.file_number(FileIdentity(device, inode))
+            if self.files[number].kind == "unknown":
+                self.files[number] = File(FileIdentity(device, inode), _KINDS.get(mode & 0o170000, "other"))
+            self._path_before.setdefault(number, self._path_of_file[number])
+            if path not in self.paths[number]:
+                self.paths[number].append(path)
+            self._path_of_file[number] = path
+            numbers[row], paths[row] = number, path
+        return numbers, notes.position[chosen], paths
+
+    # -- processes
+
+    def _name_tasks(self, calls: Calls, notes: Notes, index: NDArray[np.int64], strings: _Strings) -> NDArray[np.int64]:
+        chosen = notes.of(RecordType.PROCESS, RecordType.ARGV)
+        programs = _join(strings, notes.tid[chosen], notes.time_ns[chosen])
+        threads, positions, tasks = [], [], []
+        before: dict[int, int] = {}
+        for at, program in zip(chosen.tolist(), programs.tolist(), strict=True):
+            note = notes.note(at)
+            if isinstance(note, Process):
+                task = self._introduce(note)
+            elif isinstance(note, Argv):
+                parts = self._argv_parts.setdefault((note.tid, note.time_ns), [])
+                parts.append(note.text)
+                running = self._task_of_thread.get(note.tid)
+                if running is None or len(parts) > 1:
+                    continue
+                task = self.tasks[running]._replace(program=program)
+            else:
+                continue
+            tid = note.tid
+            number = len(self.tasks)
+            self.tasks.append(task)
+            before.setdefault(tid, self._task_of_thread.get(tid, NONE))
+            self._task_of_thread[tid] = number
+            if task.tid == task.pid:
+                self._leader_task[task.host_tgid] = number
+            threads.append(tid)
+            positions.append(int(notes.position[at]))
+            tasks.append(number)
+        if not len(calls):
+            return np.empty(0, np.int64)
+        found, codes = _codes(calls["tid"])
+        held = np.array([before.get(tid, self._task_of_thread.get(tid, NONE)) for tid in found.tolist()], np.int64)
+        return _as_of(
+            calls["tid"].astype(np.int64),
+            index,
+            noted=np.array(threads, np.int64),
+            positions=np.array(positions, np.int64),
+            values=np.array(tasks, np.int64),
+            before=held[codes],
+        )
+
+    def _introduce(self, note: Process) -> Task:
+        """A thread runs what its process runs, a process what its parent ran when it was made."""
+        parent = self.leader(note.parent)
+        model = (self.leader(note.tgid) if note.tid != note.tgid else None) or parent
+        return Task(
+            pid=note.container_pid,
+            tid=note.container_tid,
+            parent=parent.pid if parent is not None else 0,
+            program=model.program if model is not None else NONE,
+            host_tgid=note.tgid,
+        )
+
+    # -- arguments
+
+    def _strings(self, notes: Notes) -> _Strings:
+        chosen = notes.of(RecordType.STRING)
+        fixed = notes.fixed(chosen, RecordType.STRING)
+        texts = [
+            self._intern(notes.text(at, RecordType.STRING, size))
+            for at, size in zip(chosen.tolist(), fixed["text_size"].tolist(), strict=True)
+        ]
+        is_second = (fixed["flags"] & TextFlag.SECOND) != 0
+        new = _Strings(notes.tid[chosen].astype(np.int64), notes.time_ns[chosen], np.array(texts, np.int64), is_second)
+        return _Strings(
+            np.concatenate([self._waiting.tid, new.tid]),
+            np.concatenate([self._waiting.time_ns, new.time_ns]),
+            np.concatenate([self._waiting.text, new.text]),
+            np.concatenate([self._waiting.is_second, new.is_second]),
+        )
+
+    def _name_arguments(self, calls: Calls, strings: _Strings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        raw, second = np.full(len(calls), NONE, np.int64), np.full(len(calls), NONE, np.int64)
+        rows = np.flatnonzero(_WITH_STRINGS[calls["op"]])
+        is_used = np.zeros(len(strings.tid), bool)
+        for column, mask in ((raw, ~strings.is_second), (second, strings.is_second)):
+            some = strings.where(mask)
+            column[rows] = _join(some, calls["tid"][rows], calls["time_ns"][rows])
+        if len(strings.tid):
+            # Those whose call is in a later block wait for it.
+            is_used = _contains(calls["tid"][rows], calls["time_ns"][rows], strings.tid, strings.time_ns)
+        self._waiting = strings.where(np.flatnonzero(~is_used)[-_MAX_WAITING:])
+        return raw, second
+
+    def _resolve(self, calls: Calls, path: NDArray[np.int64], raw: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Calls that gave no file are about what their argument names."""
+        has_file = (calls["flags"] & CallFlag.HAS_FILE) != 0
+        rows = np.flatnonzero((raw != NONE) & ~has_file)
+        if not len(rows):
+            return path
+        pairs, codes = _codes((path[rows] + 1) << 32 | raw[rows])
+        found = []
+        for pair in pairs.tolist():
+            key = ((pair >> 32) - 1, pair & 0xFFFFFFFF)
+            number = self._resolved.get(key)
+            if number is None:
+                base = None if key[0] == NONE else self._raw_texts[key[0]]
+                named = resolve(base, self._raw_texts[key[1]])
+                number = self._resolved[key] = NONE if named is None else self._intern(named)
+            found.append(number)
+        path[rows] = np.array(found, np.int64)[codes]
+        return path
+
+    def _vectors(self, calls: Calls) -> dict[int, list[str]]:
+        vectors = {}
+        if self._argv_parts:
+            rows = np.flatnonzero(np.isin(calls["op"], (Op.EXECVE, Op.EXECVEAT)))
+            for row in rows.tolist():
+                parts = self._argv_parts.pop((int(calls["tid"][row]), int(calls["time_ns"][row])), None)
+                if parts is not None:
+                    words = b"".join(parts).removesuffix(b"\0").split(b"\0")
+                    vectors[row] = [text_of(word) for word in words]
+        return vectors
+
+
+def read_rows(trace: Trace, names: Names) -> Iterator[Rows]:
+    """Yield the blocks of a trace with their names. Raises :class:`bedrock.trace.decode.TraceError`."""
+    for block in trace.blocks():
+        yield names.read(block)
+
+
+def program_name(text: str | None) -> str:
+    """What people call a program, from its path."""
+    return PurePosixPath(text).name if text else ""
+
+
+def _codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct values in order of appearance, and for each value which of them it is: by hashing, not sorting."""
+    encoded = pa.array(np.ascontiguousarray(values)).dictionary_encode()
+    return np.asarray(encoded.dictionary), np.asarray(encoded.indices).astype(np.int64)
+
+
+def _as_of(
+    key: NDArray[np.int64],
+    at: NDArray[np.int64],
+    *,
+    noted: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    values: NDArray[np.int64],
+    before: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """For each call the value of the last note of its key that came before it, or ``before``.
+
+    A note at position n came after n calls, so it holds from call number n on.
+    """
+    if not len(noted):
+        return before
+    distinct = np.unique(noted)
+    found = np.searchsorted(distinct, key)
+    found[found == len(distinct)] = 0
+    concerned = np.flatnonzero(distinct[found] == key)
+    if not len(concerned):
+        return before
+    base = int(min(positions.min(), at.min()))
+    span = int(max(positions.max(), at.max())) - base + 2
+    ranks = np.searchsorted(distinct, noted) * span + (positions - base)
+    order = np.argsort(ranks, kind="stable")
+    wanted = found[concerned] * span + (at[concerned] - base)
+    last = np.searchsorted(ranks[order], wanted, side="right") - 1
+    is_same = last >= 0
+    is_same[is_same] = noted[order][last[is_same]] == key[concerned][is_same]
+    result = before.copy()
+    result[concerned[is_same]] = values[order][last[is_same]]
+    return result
+
+
+def _join(strings: _Strings, tid: NDArray[np.int64], time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The text of the string of the same thread and time, or NONE."""
+    result = np.full(len(tid), NONE, np.int64)
+    if not len(strings.tid) or not len(tid):
+        return result
+    order = np.lexsort((strings.tid, strings.time_ns))
+    times, tids = strings.time_ns[order], strings.tid[order]
+    at = np.searchsorted(times, time_ns)
+    # Two threads may begin a call in the same nanosecond; a few steps find the right one.
+    for _ in range(8):
+        inside = at < len(times)
+        same_time = inside.copy()
+        same_time[inside] = times[at[inside]] == time_ns[inside]
+        hit = same_time.copy()
+        hit[same_time] = tids[at[same_time]] == tid[same_time]
+        result[hit] = strings.text[order][at[hit]]
+        again = same_time & ~hit
+        if not again.any():
+            break
+        at = at + again
+    return result
+
+
+def _contains(
+    tid: NDArray[np.int64], time_ns: NDArray[np.int64], wanted_tid: NDArray[np.int64], wanted_time: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which of the wanted pairs of thread and time are there."""
+    ones = np.zeros(len(tid), np.int64)
+    pairs = _Strings(tid.astype(np.int64), time_ns, ones, ones.astype(bool))
+    return np.not_equal(_join(pairs, wanted_tid, wanted_time), NONE)
+
+
+def unique_paths(names: Names, number: int) -> Sequence[str]:
+    """All paths under which a file was seen."""
+    return [names.texts[path] for path in names.paths[number]]
