@@ -95,15 +95,21 @@ class Client:
         ttl: str,
         init: bool = False,
         labels: Mapping[str, str] | None = None,
+        trace: str | Mapping[str, Any] | None = None,
     ) -> Session:
-        """Submit a session. A string of a command is split as a shell splits words, a sequence is not."""
-        body = {
+        """Submit a session. A string of a command is split as a shell splits words, a sequence is not.
+
+        ``trace`` is a mode (events, summary, off), or a mapping with any of mode, paths, classes and max_size.
+        """
+        body: dict[str, Any] = {
             "image": image,
             "command": command if isinstance(command, str) else list(command),
             "ttl": ttl,
             "init": init,
             "labels": dict(labels or {}),
         }
+        if trace is not None:
+            body["trace"] = trace if isinstance(trace, str) else dict(trace)
         return self._decode(await self._request("POST", "/api/sessions", json=body), Session)
 
     async def get(self, session_id: str, *, etag: str | None = None, wait_s: int = 0) -> Tagged | None:

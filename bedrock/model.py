@@ -65,6 +65,40 @@ class TraceState(enum.StrEnum):
     UNTRACED = "untraced"
 
 
+class TraceMode(enum.StrEnum):
+    """What of a session's calls is kept."""
+
+    EVENTS = "events"  # each of them
+    SUMMARY = "summary"  # counts per file, process and system call, made in the kernel
+    OFF = "off"  # nothing; the target runs without a tracer
+
+
+class EventClass(enum.StrEnum):
+    """Kinds of events that a session may choose from. Processes (exec, fork, exit) are always traced."""
+
+    OPEN = "open"
+    DATA = "data"
+    SEEK = "seek"
+    MAP = "map"
+    FAULT = "fault"
+    STAT = "stat"
+    CHANGE = "change"
+    SYNC = "sync"
+
+
+class TraceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session is to be traced. What is None is the node's default; empty lists choose everything.
+
+    ``paths`` are directories and files as the container sees them: calls on files elsewhere are left out. ``max_size``
+    is the upper size of the trace file in bytes, 0 for none: what comes after it is counted as lost.
+    """
+
+    mode: TraceMode | None = None
+    paths: list[str] = []
+    classes: list[EventClass] = []
+    max_size: int | None = None
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a session's trace is worth.
 
@@ -108,6 +142,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     argv: list[str]
     init: bool = False
     labels: dict[str, str] = {}
+    tracing: TraceSpec = TraceSpec()
     dockerd_id: NodeName | None = None
     reason: Reason | None = None
     message: str = ""

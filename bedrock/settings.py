@@ -9,7 +9,6 @@ other without a file. A bad value is refused with the name under which the user 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -21,13 +20,11 @@ from urllib.parse import urlsplit
 from bedrock import __version__
 from bedrock.duration import parse_duration
 from bedrock.errors import InvalidInput
-from bedrock.model import NodeName, parse_node_name
+from bedrock.model import NodeName, TraceMode, parse_node_name
+from bedrock.size import parse_size
 
 ENV_PREFIX = "BEDROCK_"
 DEFAULT_URL = "http://127.0.0.1:8080"
-
-_SIZE = re.compile(r"([0-9]+)\s*(|B|KiB|MiB|GiB|TiB)")
-_SIZE_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def _text(text: str, name: str) -> str:
@@ -71,10 +68,18 @@ def _seconds(text: str, name: str) -> float:
 
 
 def _size(text: str, name: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise InvalidInput(name, f"{text!r} is not a size, for example 512MiB, 8GiB or a number of bytes")
-    return int(match[1]) * _SIZE_UNITS[match[2]]
+    return parse_size(text, field=name)
+
+
+def _trace_mode(text: str, name: str) -> TraceMode:
+    try:
+        return TraceMode(text)
+    except ValueError:
+        raise InvalidInput(name, f"{text!r} is none of {', '.join(TraceMode)}") from None
+
+
+def _words(text: str, name: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _http_url(text: str, name: str) -> str:
@@ -154,6 +159,27 @@ class DockerdSettings:
     pull_timeout: float = _setting("30m", _seconds, "How long pulling an image may take.")
     tracer_timeout: float = _setting("60s", _seconds, "How long the tracer may take to start, and to drain at the end.")
     tracer_ring: int = _setting("32MiB", _size, "The tracer's ring buffer in the kernel, for each session.")
+    trace_mode: TraceMode = _setting(
+        "events", _trace_mode, "How sessions are traced that don't say it: events, summary or off."
+    )
+    trace_max_size: int = _setting(
+        "4GiB",
+        _size,
+        "Upper size of a trace, where a session names none; 0 is none. What comes after it is counted.",
+    )
+    other_tracer_capabilities: list[str] = _setting(
+        "SYS_ADMIN,SYS_PTRACE", _words, "What a tracer image that is not ours is given; PRIVILEGED is everything."
+    )
+    other_tracer_binds: list[str] = _setting(
+        "/var/run/docker.sock:/var/run/docker.sock,/sys/kernel/debug:/sys/kernel/debug,/lib/modules:/lib/modules:ro",
+        _words,
+        "What of the host is mounted into a tracer image that is not ours.",
+    )
+    other_tracer_delay: float = _setting(
+        "10s",
+        _seconds,
+        "How long such a tracer is given to attach, if no file named ready in /logs says earlier that it has.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@
 ``tracer.json``       the tracer's state and counts, written by the tracer
 ``trace.bdt``         the trace
 ``stdout.log`` ...    what the target printed
+``image.files``       the files of the image, with their sizes: which of them were never touched is seen from that
+``tracer-output.tar`` what a tracer of another make has written into directories
 ``session.json``      how it ended
 ``manifest.json``     every file's size and sha256; written last of all
 ====================  ======================================================================================
@@ -19,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +40,8 @@ SESSION = "session.json"
 MANIFEST = "manifest.json"
 TRACER_STATUS = "tracer.json"
 TRACE_FILE = "trace.bdt"
+FOREIGN_READY = "ready"  # by which a tracer of another make says that it has attached
+NESTED_OUTPUT = "tracer-output.tar"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
 TRACER_OUTPUT = "tracer.log"
@@ -136,6 +141,23 @@ class SessionVolume:
             trace=record.outcome.trace,
         )
         write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
+
+    def write_report(self, report: bytes) -> None:
+        """Write down how the target was let go, where no tracer of ours does."""
+        write_durably(self.path / TRACER_STATUS, report)
+
+    def pack_nested(self) -> None:
+        """Put what a tracer has written into directories of its own into one file, since only files are uploaded."""
+        nested = [path for path in sorted(self.path.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        if not nested:
+            return
+        temporary = self.path / f".{NESTED_OUTPUT}.tmp"
+        with tarfile.open(temporary, "w") as archive:
+            for path in nested:
+                archive.add(path, arcname=path.name)
+        temporary.rename(self.path / NESTED_OUTPUT)
+        for path in nested:
+            shutil.rmtree(path, ignore_errors=True)
 
     def unlock(self) -> None:
         """Hand the directory over to FileMD. Doing it again is not an error."""

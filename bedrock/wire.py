@@ -21,6 +21,7 @@ import msgspec
 
 from bedrock.errors import BedrockError
 from bedrock.lifecycle import Outcome
+from bedrock.model import TraceSpec
 
 PROTOCOL_VERSION = "2"
 MAX_PACKET_BYTES = 16 << 20
@@ -75,12 +76,13 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload of ``session_start``. ``ttl`` is in nanoseconds, as Go encodes a duration."""
+    """Payload of ``session_start``. ``ttl`` is in nanoseconds, as Go encodes it; ``init``, ``trace`` are ours."""
 
     image: str
     command: list[str]
     ttl: int
     init: bool = False
+    trace: TraceSpec = TraceSpec()
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):

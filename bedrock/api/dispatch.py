@@ -175,7 +175,13 @@ class Dispatcher:
         if session.status is not Status.PENDING:
             return None
         self._coordinator.told(session_id)
-        order = StartOrder(image=session.image, command=session.argv, ttl=session.ttl_ns, init=session.init)
+        order = StartOrder(
+            image=session.image,
+            command=session.argv,
+            ttl=session.ttl_ns,
+            init=session.init,
+            trace=session.tracing,
+        )
         return Event(EventType.START, session_id, encode_payload(order))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from typing import Any
@@ -10,7 +11,9 @@ import msgspec
 
 from bedrock.duration import format_duration, parse_duration
 from bedrock.errors import InvalidInput
-from bedrock.model import Session, Status, new_session_id, utc_now
+from bedrock.model import EventClass, Session, Status, TraceMode, TraceSpec, new_session_id, utc_now
+from bedrock.size import parse_size
+from bedrock.tracer.format import MAX_PREFIX_BYTES, MAX_PREFIXES
 
 _MAX_COMMAND = 128 << 10  # the kernel's own limit for one argument
 _MAX_LABELS = 32
@@ -25,6 +28,15 @@ _IMAGE = re.compile(
 _IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
 
 
+class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``trace`` of a request, where it is more than a mode."""
+
+    mode: str | None = None
+    paths: list[str] = []
+    classes: list[str] = []
+    max_size: str | int | None = None
+
+
 class CreateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /api/sessions``."""
 
@@ -33,6 +45,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     command: str | list[str] = ""
     init: bool = False
     labels: dict[str, str] = {}
+    trace: str | TraceRequest = TraceRequest()
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +70,7 @@ def new_session(request: CreateRequest) -> Session:
         ttl=format_duration(ttl_ns),
         init=request.init,
         labels=_check_labels(request.labels),
+        tracing=_trace_spec(request.trace),
     )
 
 
@@ -82,6 +96,38 @@ def _check_image(image: str) -> str:
     if len(image) > 512 or not (_IMAGE.fullmatch(image) or _IMAGE_ID.fullmatch(image)):
         raise InvalidInput("image", f"{image[:100]!r} is not an image reference such as nginx:stable")
     return image
+
+
+def _trace_spec(wanted: str | TraceRequest) -> TraceSpec:
+    if isinstance(wanted, str):
+        wanted = TraceRequest(mode=wanted)
+    if wanted.mode is not None and wanted.mode not in set(TraceMode):
+        raise InvalidInput("trace", f"the mode {wanted.mode[:40]!r} is none of {', '.join(TraceMode)}")
+    for name in wanted.classes:
+        if name not in set(EventClass):
+            raise InvalidInput("trace", f"the class {name[:40]!r} is none of {', '.join(EventClass)}")
+    max_size = wanted.max_size
+    if isinstance(max_size, str):
+        max_size = parse_size(max_size, field="trace")
+    if max_size is not None and max_size < 0:
+        raise InvalidInput("trace", "max_size is negative; 0 means that there is no upper size")
+    return TraceSpec(
+        mode=None if wanted.mode is None else TraceMode(wanted.mode),
+        paths=_check_paths(wanted.paths),
+        classes=sorted({EventClass(name) for name in wanted.classes}),
+        max_size=max_size,
+    )
+
+
+def _check_paths(paths: list[str]) -> list[str]:
+    if len(paths) > MAX_PREFIXES:
+        raise InvalidInput("trace", f"there are {len(paths)} paths, the limit is {MAX_PREFIXES}")
+    for path in paths:
+        if not path.startswith("/") or posixpath.normpath(path) != path or "\0" in path:
+            raise InvalidInput("trace", f"the path {path[:80]!r} is not absolute, or not in its shortest form")
+        if len(path.encode("utf-8", "surrogatepass")) > MAX_PREFIX_BYTES:
+            raise InvalidInput("trace", f"the path {path[:80]!r} is longer than {MAX_PREFIX_BYTES} bytes")
+    return paths
 
 
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from bedrock.cli.common import (
 )
 from bedrock.client import ApiUnreachable, Client, open_client
 from bedrock.concurrency.service import backoff_delays
-from bedrock.model import LogsState, Reason, Session, Status
+from bedrock.model import EventClass, LogsState, Reason, Session, Status
 from bedrock.volume import STDERR, STDOUT
 
 _EXIT_TTL = 124  # as timeout(1) has it
@@ -33,6 +33,9 @@ _EXIT_INTERRUPTED = 130
 _EXIT_STOPPED = 143
 # For how long `run` looks for an API that went away in the middle; the session itself does not mind.
 _API_AWAY_S = 300.0
+
+
+_CLASSES = ", ".join(EventClass)
 
 
 def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -51,11 +54,25 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
 @click.option("--ttl", default="1h", show_default=True, help="End it after this long (10s, 6m, 1h30m).")
 @click.option("--init", is_flag=True, help="Run a small init as PID 1, as `docker run --init` does.")
 @click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VALUE", help="Label the session.")
+@click.option("--trace", "mode", metavar="MODE", help="events, summary or off.  [the node's default]")
+@click.option("--trace-path", "paths", multiple=True, metavar="PATH", help="Trace files below PATH only; repeatable.")
+@click.option("--trace-class", "classes", multiple=True, metavar="CLASS", help=f"Trace {_CLASSES} only; repeatable.")
+@click.option("--trace-max-size", "max_size", metavar="SIZE", help="Upper size of the trace: 512MiB, 0 for none.")
 @click.option("-d", "--detach", is_flag=True, help="Print the session's id and return at once.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the command's own output.")
 @async_command
 async def run(  # noqa: PLR0917 - click calls it by name
-    image: str, command: tuple[str, ...], ttl: str, init: bool, labels: dict[str, str], detach: bool, quiet: bool
+    image: str,
+    command: tuple[str, ...],
+    ttl: str,
+    init: bool,
+    labels: dict[str, str],
+    mode: str | None,
+    paths: tuple[str, ...],
+    classes: tuple[str, ...],
+    max_size: str | None,
+    detach: bool,
+    quiet: bool,
 ) -> int:
     """Run IMAGE under the tracer, print its output, and exit with its exit code.
 
@@ -64,8 +81,10 @@ async def run(  # noqa: PLR0917 - click calls it by name
     """
     if command and command[0] == "--":
         command = command[1:]
+    given = {"mode": mode, "paths": list(paths), "classes": list(classes), "max_size": max_size}
+    tracing = {name: value for name, value in given.items() if value}
     async with open_client() as client:
-        session = await client.create(image, command, ttl=ttl, init=init, labels=labels)
+        session = await client.create(image, command, ttl=ttl, init=init, labels=labels, trace=tracing or None)
         if detach:
             click.echo(session.id)
             return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import structlog
 import trio
 
@@ -129,6 +130,8 @@ class Agent:
     def _start(self, session_id: SessionId, order: StartOrder) -> None:
         if session_id in self._sessions or session_id in self._host.ledger.outcomes or not self._accepts_work:
             return
+        # What the site's defaults are is decided now: they may be others when the session is adopted.
+        order = msgspec.structs.replace(order, trace=self._host.tracing_of(order.trace))
         record = OrderRecord(session_id=session_id, node=self._host.node, order=order)
         log.info("session received", session=session_id, image=order.image)
         self.begin(record, SessionVolume(self._volumes_dir, session_id), Step.PREPARE)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from bedrock.dockerd.engine_values import ContainerPlan, ImageInfo
-from bedrock.model import SessionId
+from bedrock.model import SessionId, TraceMode
+from bedrock.tracer.format import CLASSES
 from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
 
 LABEL_SESSION = "bedrock.session"
@@ -25,25 +28,66 @@ class Pair:
 def target_plan(record: OrderRecord, volume: SessionVolume, image: ImageInfo) -> ContainerPlan:
     """The target, held at the gate: the gate is its entrypoint, and execs the image's own with its command.
 
-    A command in the order replaces the image's CMD and leaves its ENTRYPOINT, as with ``docker run``.
+    A command in the order replaces the image's CMD and leaves its ENTRYPOINT, as with ``docker run``. Without a tracer
+    there is no gate either.
     """
+    is_held = record.order.trace.mode is not TraceMode.OFF
+    command = image.entrypoint + (record.order.command or image.cmd)
     return ContainerPlan(
         name=Pair(record.session_id).target,
         image=image.id,
-        entrypoint=[f"{GATE_MOUNT}/gate"],
-        command=image.entrypoint + (record.order.command or image.cmd),
+        entrypoint=[f"{GATE_MOUNT}/gate"] if is_held else command[:1],
+        command=command if is_held else command[1:],
         labels=_labels(record, "target") | {LABEL_STOP_SIGNAL: image.stop_signal},
-        binds=[f"{volume.gate_path}:{GATE_MOUNT}:ro"],
+        binds=[f"{volume.gate_path}:{GATE_MOUNT}:ro"] if is_held else [],
         init=record.order.init,
     )
 
 
-def tracer_plan(record: OrderRecord, volume: SessionVolume, image: ImageInfo, ring_bytes: int) -> ContainerPlan:
-    """The tracer: the host's PID namespace and two capabilities, no network, no privileges beside them."""
+class ForeignNeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tracer image that is not ours is given beside the volume and the host's PID namespace."""
+
+    capabilities: list[str]
+    binds: list[str]
+
+
+PRIVILEGED = "PRIVILEGED"
+
+
+def is_ours(image: ImageInfo) -> bool:
+    """Whether this is our own tracer, which opens the gate itself and says what it has lost."""
+    return LABEL_TRACER in image.labels
+
+
+def foreign_tracer_plan(
+    record: OrderRecord, volume: SessionVolume, image: ImageInfo, needs: ForeignNeeds
+) -> ContainerPlan:
+    """A tracer of another make: called as the Go fleet calls its own, with what the node's operator grants it."""
     pair = Pair(record.session_id)
-    command = ["bdtrace", "--container", pair.target, "-o", LOGS_MOUNT]
-    if LABEL_TRACER in image.labels:
-        command += ["--ring-bytes", str(ring_bytes)]
+    is_privileged = PRIVILEGED in needs.capabilities
+    return ContainerPlan(
+        name=pair.tracer,
+        image=image.id,
+        command=["bdtrace", "--container", pair.target, "-o", LOGS_MOUNT],
+        labels=_labels(record, "tracer"),
+        binds=[f"{volume.name}:{LOGS_MOUNT}:rw", *needs.binds],
+        cap_add=[] if is_privileged else needs.capabilities,
+        privileged=is_privileged,
+        pid_mode="host",
+        security_opt=["apparmor=unconfined"],
+    )
+
+
+def tracer_plan(record: OrderRecord, volume: SessionVolume, image: ImageInfo, ring_bytes: int) -> ContainerPlan:
+    """Our tracer: the host's PID namespace and two capabilities, no network, no privileges beside them."""
+    pair = Pair(record.session_id)
+    wanted = record.order.trace
+    command = ["bdtrace", "--container", pair.target, "-o", LOGS_MOUNT, "--ring-bytes", str(ring_bytes)]
+    command += ["--mode", wanted.mode or TraceMode.EVENTS, "--max-bytes", str(wanted.max_size or 0)]
+    for path in wanted.paths:
+        command += ["--path", path]
+    if wanted.classes:
+        command += ["--ops", ",".join(str(int(op)) for name in wanted.classes for op in sorted(CLASSES[name]))]
     return ContainerPlan(
         name=pair.tracer,
         image=image.id,

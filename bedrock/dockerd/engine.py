@@ -199,6 +199,7 @@ class Engine:
                 init=plan.init or None,
                 security_opt=list(plan.security_opt) or None,
                 read_only=plan.read_only or None,
+                privileged=plan.privileged,
                 # Whatever the engine's default is, we must be able to read the output, and all of it.
                 log_config=docker.types.LogConfig(type="json-file", config={}),
             )
@@ -256,6 +257,7 @@ class Engine:
             exit_code=state["ExitCode"],
             oom_killed=state["OOMKilled"],
             error=state["Error"],
+            started_at=_engine_time(state["StartedAt"]),
             finished_at=_engine_time(state["FinishedAt"]),
             labels=dict(raw["Config"].get("Labels") or {}),
             image_id=raw["Image"],

@@ -51,6 +51,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int
     oom_killed: bool
     error: str
+    started_at: datetime | None
     finished_at: datetime | None
     labels: dict[str, str]
     image_id: str
@@ -75,3 +76,4 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     init: bool = False
     security_opt: Sequence[str] = ()
     read_only: bool = False
+    privileged: bool = False

@@ -13,7 +13,7 @@ from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.sockets import open_dealer
 from bedrock.dockerd.adopt import find_adoptable
 from bedrock.dockerd.agent import Agent
-from bedrock.dockerd.containers import LABEL_NODE
+from bedrock.dockerd.containers import LABEL_NODE, ForeignNeeds
 from bedrock.dockerd.engine import open_engine
 from bedrock.dockerd.images import open_images
 from bedrock.dockerd.ledger import Ledger
@@ -21,6 +21,7 @@ from bedrock.dockerd.poll import Poller
 from bedrock.dockerd.session import Host
 from bedrock.dockerd.tracing import tracer_image
 from bedrock.dockerd.watch import open_watch
+from bedrock.model import TraceSpec
 from bedrock.ownership import sole_owner
 from bedrock.settings import Settings
 
@@ -64,6 +65,9 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             stop_grace_s=own.stop_grace,
             tracer_timeout_s=own.tracer_timeout,
             tracer_ring_bytes=own.tracer_ring,
+            tracing=TraceSpec(mode=own.trace_mode, max_size=own.trace_max_size),
+            foreign=ForeignNeeds(capabilities=own.other_tracer_capabilities, binds=own.other_tracer_binds),
+            foreign_delay_s=own.other_tracer_delay,
         )
         adopted = await find_adoptable(engine, own.name, settings.volumes_dir)
         endpoint = f"tcp://{own.api_socket_host}:{own.api_socket_port}"

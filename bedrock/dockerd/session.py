@@ -16,8 +16,18 @@ import structlog
 import trio
 
 from bedrock.concurrency.inotify import Inotify
+from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.race import all_of, first_of
-from bedrock.dockerd.containers import LABEL_NODE, LABEL_SESSION, LABEL_STOP_SIGNAL, Pair, target_plan, tracer_plan
+from bedrock.dockerd.containers import (
+    LABEL_NODE,
+    LABEL_SESSION,
+    LABEL_STOP_SIGNAL,
+    ForeignNeeds,
+    Pair,
+    foreign_tracer_plan,
+    target_plan,
+    tracer_plan,
+)
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
@@ -28,14 +38,23 @@ from bedrock.dockerd.engine_values import (
     ImageMissing,
     PullFailed,
 )
+from bedrock.dockerd.gate import let_go, listen_for_gate
 from bedrock.dockerd.images import Images
 from bedrock.dockerd.ledger import Ledger
 from bedrock.dockerd.outcome import Ending, ending_of_exit, make_outcome
-from bedrock.dockerd.tracing import TracerFailed, TracerImage, report_of, verdict_of, wait_gate_open
+from bedrock.dockerd.tracing import (
+    TracerFailed,
+    TracerImage,
+    report_of,
+    report_untraced,
+    verdict_of,
+    wait_foreign_ready,
+    wait_gate_open,
+)
 from bedrock.dockerd.watch import ContainerWatch
 from bedrock.duration import format_duration
 from bedrock.lifecycle import Outcome
-from bedrock.model import NodeName, Reason, SessionId, Status, utc_now
+from bedrock.model import NodeName, Reason, SessionId, Status, TraceMode, TraceSpec, utc_now
 from bedrock.trace.verdict import TracerReport
 from bedrock.volume import STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
 
@@ -63,6 +82,17 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float
     tracer_timeout_s: float
     tracer_ring_bytes: int
+    tracing: TraceSpec  # what is used where a session does not say
+    foreign: ForeignNeeds
+    foreign_delay_s: float
+
+    def tracing_of(self, wanted: TraceSpec) -> TraceSpec:
+        """How a session is traced: as it wants, and where it does not say as this node is set up."""
+        return msgspec.structs.replace(
+            wanted,
+            mode=wanted.mode or self.tracing.mode,
+            max_size=self.tracing.max_size if wanted.max_size is None else wanted.max_size,
+        )
 
 
 class Step(enum.IntEnum):
@@ -130,7 +160,7 @@ class SessionRun:
                     await self._prepare_volume()
                     await self._create_containers(await self._ensure_image())
                     await self._start_containers()
-                if step is Step.START_TRACER:
+                if step is Step.START_TRACER and self._is_traced:
                     await self._start_tracer()
                 if step <= Step.OPEN_GATE:
                     await self._wait_gate()
@@ -164,14 +194,32 @@ class SessionRun:
     async def _create_containers(self, image: ImageInfo) -> None:
         self._report("creating containers")
         target = target_plan(self._record, self._volume, image)
-        tracer = tracer_plan(self._record, self._volume, self._host.tracer.info, self._host.tracer_ring_bytes)
-        if not target.command:
+        if not (target.command or target.entrypoint):
             raise _NeverRan("no command was given, and the image has none of its own", exit_code=None)
-        await all_of(lambda: self._host.engine.create(target), lambda: self._host.engine.create(tracer))
+        host, info = self._host, self._host.tracer.info
+        if not self._is_traced:
+            await host.engine.create(target)
+            return
+        if host.tracer.is_ours:
+            tracer = tracer_plan(self._record, self._volume, info, host.tracer_ring_bytes)
+        else:
+            tracer = foreign_tracer_plan(self._record, self._volume, info, host.foreign)
+        await all_of(lambda: host.engine.create(target), lambda: host.engine.create(tracer))
 
     async def _start_containers(self) -> None:
         self._report("starting")
-        await all_of(lambda: self._host.engine.start(self._pair.target), self._start_tracer)
+        if not self._is_traced:
+            await self._host.engine.start(self._pair.target)
+        elif self._host.tracer.is_ours:
+            await all_of(lambda: self._host.engine.start(self._pair.target), self._start_tracer)
+        else:
+            # It looks for a container that runs, so it comes second; the target waits at the gate meanwhile.
+            await self._host.engine.start(self._pair.target)
+            await self._start_tracer()
+
+    @property
+    def _is_traced(self) -> bool:
+        return self._record.order.trace.mode is not TraceMode.OFF
 
     async def _start_tracer(self) -> None:
         try:
@@ -183,10 +231,13 @@ class SessionRun:
 
     async def _wait_gate(self) -> None:
         """Return once the target's own first instruction is about to run; from here on the session is running."""
+        if not self._is_traced:
+            await self._note_untraced()
+            return
         report: TracerReport | None = None
         with trio.move_on_after(self._host.tracer_timeout_s) as patience_scope:
             report = await first_of(
-                lambda: wait_gate_open(self._volume, self._host.inotify),
+                self._wait_let_go,
                 lambda: self._after_end_of(self._pair.tracer),
                 lambda: self._after_end_of(self._pair.target),
             )
@@ -198,6 +249,28 @@ class SessionRun:
             raise TracerFailed(f"the tracer failed: {report.error}")
         if report.state == "exec_failed":
             raise _NeverRan(report.error or "the command could not be started", exit_code=report.exit_code)
+
+    async def _wait_let_go(self) -> TracerReport:
+        if self._host.tracer.is_ours:
+            return await wait_gate_open(self._volume, self._host.inotify)
+        ready = trio.Event()
+
+        async def wait_ready() -> None:
+            await wait_foreign_ready(self._volume, self._host.inotify, self._host.foreign_delay_s)
+            ready.set()
+
+        async with listen_for_gate(self._volume) as listener, open_hidden_nursery() as nursery:
+            nursery.start_soon(wait_ready)
+            report = await let_go(listener, ready)
+        if report.started_at is not None:
+            await trio.to_thread.run_sync(self._volume.write_report, msgspec.json.encode(report))
+        return report
+
+    async def _note_untraced(self) -> None:
+        target = await self._host.engine.inspect(self._pair.target)
+        started_at = target.started_at or utc_now()
+        report = report_untraced(int(started_at.timestamp() * 1e9))
+        await trio.to_thread.run_sync(self._volume.write_report, msgspec.json.encode(report))
 
     async def _after_end_of(self, container: str) -> TracerReport | None:
         """A container has ended too early: what the tracer wrote last may still be on its way."""
@@ -214,10 +287,13 @@ class SessionRun:
         left_s = self._record.order.ttl / 1e9 - (utc_now() - self.started_at).total_seconds()
         # An adopted session may be overdue; if it ended before anybody looked, it ended by itself all the same.
         with trio.move_on_after(left_s if left_s > 0 else _LAST_LOOK_S) as ttl_scope:
-            await first_of(
-                lambda: self._host.watch.wait_end(self._pair.target),
-                lambda: self._host.watch.wait_end(self._pair.tracer),
-            )
+            if self._is_traced:
+                await first_of(
+                    lambda: self._host.watch.wait_end(self._pair.target),
+                    lambda: self._host.watch.wait_end(self._pair.tracer),
+                )
+            else:
+                await self._host.watch.wait_end(self._pair.target)
         if ttl_scope.cancelled_caught:
             return Ending(
                 Status.FINISHED, Reason.TTL, f"its time to live of {format_duration(self._record.order.ttl)} is over"
@@ -260,6 +336,7 @@ class SessionRun:
             )
 
         def write() -> SessionRecord:
+            self._volume.pack_nested()
             report = report_of(self._volume)
             started_at = report.started_at if report is not None else None
             record = SessionRecord(

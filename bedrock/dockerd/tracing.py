@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from pathlib import Path
 
 import msgspec
 import structlog
 import trio
 
+from bedrock import __version__
 from bedrock.concurrency.inotify import Inotify
+from bedrock.dockerd.containers import is_ours
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo, ImageMissing
 from bedrock.errors import BedrockError
 from bedrock.model import Verdict
 from bedrock.trace.verdict import TracerReport, judge, read_report
-from bedrock.volume import TRACE_FILE, TRACER_STATUS, SessionVolume, write_durably
+from bedrock.volume import FOREIGN_READY, TRACE_FILE, TRACER_STATUS, SessionVolume, write_durably
 
 log = structlog.get_logger(__name__)
 
+OWN_IMAGE = f"bedrock/tracer:{__version__}"
 _GATE_IN_IMAGE = "/gate"
 # Should a notification be missed (the watch is a convenience of the kernel, not a promise), the file is read anyway.
 _SAFETY_INTERVAL_S = 1.0
@@ -30,10 +34,14 @@ class TracerFailed(BedrockError):
 
 
 class TracerImage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tracer image as it is on this host, and the gate out of it."""
+    """The tracer image as it is on this host, and the gate: out of it, or out of ours where it has none."""
 
     info: ImageInfo
     gate: Path
+
+    @property
+    def is_ours(self) -> bool:
+        return is_ours(self.info)
 
 
 async def fetch_gate(engine: Engine, image: ImageInfo, cache_dir: Path, *, name: str, labels: dict[str, str]) -> Path:
@@ -68,8 +76,17 @@ async def tracer_image(engine: Engine, name: str, cache_dir: Path, *, node: str)
         raise TracerFailed(f"the tracer image {name} is not on this host; `bedrock tracer build` makes it") from None
     try:
         gate = await fetch_gate(
-            engine, info, cache_dir, name=f"bedrock-gate-{node}", labels={"bedrock.node": node, "bedrock.role": "gate"}
+            engine,
+            info if is_ours(info) else await engine.image(OWN_IMAGE),
+            cache_dir,
+            name=f"bedrock-gate-{node}",
+            labels={"bedrock.node": node, "bedrock.role": "gate"},
         )
+    except ImageMissing:
+        raise TracerFailed(
+            f"{name} is not Bedrock's tracer, so the gate comes from {OWN_IMAGE}, which is not on this host; "
+            f"`bedrock tracer build --image {OWN_IMAGE}` makes it"
+        ) from None
     except EngineError as error:
         raise TracerFailed(f"the gate can't be taken out of the tracer image {name}: {error}") from None
     return TracerImage(info=info, gate=gate)
@@ -88,6 +105,21 @@ async def wait_gate_open(volume: SessionVolume, inotify: Inotify) -> TracerRepor
                 return report
             with trio.move_on_after(_SAFETY_INTERVAL_S):
                 await changed.wait()
+
+
+async def wait_foreign_ready(volume: SessionVolume, inotify: Inotify, delay_s: float) -> None:
+    """Return when a tracer of another make says that it has attached, or when it has had long enough to."""
+    async with inotify.watching(volume.path) as changed:
+        with trio.move_on_after(delay_s):
+            while not await trio.Path(volume.path / FOREIGN_READY).exists():
+                with trio.move_on_after(_SAFETY_INTERVAL_S):
+                    await changed.wait()
+
+
+def report_untraced(started_at_ns: int) -> TracerReport:
+    """What is written down of a target that runs without a tracer since a time on the wall clock."""
+    offset_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return TracerReport(state="off", t0_ns=started_at_ns - offset_ns, realtime_offset_ns=offset_ns)
 
 
 def report_of(volume: SessionVolume) -> TracerReport | None:

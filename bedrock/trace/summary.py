@@ -287,15 +287,18 @@ def bucket_of(duration_ns: NDArray[np.int64]) -> NDArray[np.int64]:
 def _is(op: NDArray[np.int64], ops: tuple[Op, ...]) -> NDArray[np.bool_]:
     table = np.zeros(256, bool)
     table[list(ops)] = True
-    return np.take(table, op)
+    chosen: NDArray[np.bool_] = table[op]
+    return chosen
 
 
 def _sums(index: NDArray[np.int64], weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     # Through floating point, which is exact up to 2**53: far beyond what one block can move.
-    return np.bincount(index, weights.astype(np.float64), minlength=count).astype(np.int64)
+    sums = np.bincount(index, weights.astype(np.float64), minlength=count)
+    return sums.astype(np.int64, copy=False)
 
 
 def _longer(column: NDArray[np.int64], size: int, value: int) -> NDArray[np.int64]:
     if len(column) >= size:
         return column
-    return np.concatenate([column, np.full(size - len(column), value, np.int64)])
+    longer: NDArray[np.int64] = np.concatenate([column, np.full(size - len(column), value, np.int64)])
+    return longer

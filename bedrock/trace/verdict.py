@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bedrock.tracer.format import DROPPING, Mode
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
     """``tracer.json``. Times are nanoseconds; ``t0_ns`` is when the target was let go, on the trace's own clock."""
 
-    state: str  # attached, running, ended, failed, exec_failed
+    state: str  # attached, running, ended, failed, exec_failed; off and foreign are written by DockerD
     pid: int = 0
     exit_code: int = 0
     t0_ns: int = 0
@@ -32,7 +33,7 @@ class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def started_at(self) -> datetime | None:
         """When the target's own program began; None when it has not."""
-        if self.state not in {"running", "ended"} or not self.t0_ns:
+        if self.state not in {"running", "ended", "off", "foreign"} or not self.t0_ns:
             return None
         return datetime.fromtimestamp((self.t0_ns + self.realtime_offset_ns) / 1e9, UTC)
 
@@ -49,6 +50,11 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
     """Return the verdict on a trace of ``trace_size`` bytes. ``complete`` must be proven; everything else is not."""
     if report is None:
         return Verdict(state=TraceState.UNTRACED, message="there was no tracer")
+    if report.state == "off":
+        return Verdict(state=TraceState.UNTRACED, message="tracing was turned off for this session")
+    if report.state == "foreign":
+        message = "traced by an image of another make, which does not say whether anything is missing"
+        return Verdict(state=TraceState.PARTIAL, message=message)
     if report.state == "running":
         message = "the tracer did not come to its end: the tail of the trace is missing"
         return Verdict(state=TraceState.PARTIAL, events=report.written, lost=report.lost, message=message)
@@ -62,7 +68,18 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
         message = (
             f"{dropped} of {report.seen} records are missing" if dropped else "all records are there, some are cut"
         )
-        if report.error:
-            message += f"; {report.error}"
-        return Verdict(state=TraceState.LOSSY, events=report.written, lost=report.lost, message=message)
-    return Verdict(state=TraceState.COMPLETE, events=report.written)
+        remarks = [message, *_remarks(report)]
+        return Verdict(state=TraceState.LOSSY, events=report.written, lost=report.lost, message="; ".join(remarks))
+    return Verdict(state=TraceState.COMPLETE, events=report.written, message="; ".join(_remarks(report)))
+
+
+def _remarks(report: TracerReport) -> Iterator[str]:
+    """What a reader must know of a trace even if nothing is missing in it."""
+    if report.error:
+        yield report.error
+    if report.mode == Mode.SUMMARY:
+        yield "calls were counted in the kernel, there are no single ones"
+    if report.filtered:
+        yield f"{report.filtered} calls were on files that were not asked for"
+    if report.unsupported:
+        yield f"this kernel has no tracepoint for {', '.join(report.unsupported)}"

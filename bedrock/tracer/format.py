@@ -22,6 +22,8 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
+from bedrock.model import EventClass
+
 MAGIC = b"BEDROCKT"
 VERSION = 2
 SKIPPABLE = 0x184D2A50  # the magic number of a skippable frame, RFC 8878 3.1.2
@@ -135,23 +137,11 @@ class Op(enum.IntEnum):
     URING_OTHER = 78  # arg has the opcode
 
 
-class EventClass(enum.StrEnum):
-    """What a session may ask to be traced. Processes (exec, fork, exit) always are."""
-
-    OPEN = "open"
-    DATA = "data"
-    SEEK = "seek"
-    MAP = "map"
-    FAULT = "fault"
-    STAT = "stat"
-    CHANGE = "change"
-    SYNC = "sync"
-
-
 def _range(first: Op, last: Op) -> frozenset[Op]:
     return frozenset(Op(number) for number in range(first, last + 1))
 
 
+# What sessions may choose from. EXECVE, EXECVEAT, FORK and EXIT belong to no class: they are always traced.
 CLASSES: dict[EventClass, frozenset[Op]] = {
     EventClass.OPEN: _range(Op.OPEN, Op.CLOSE)
     | _range(Op.DUP, Op.FCNTL_DUPFD)
