@@ -182,8 +182,13 @@ class Client:
     @asynccontextmanager
     async def open_file(self, session_id: str, filename: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """Read one stored file as a stream of chunks."""
+        async with self._stream(f"/api/sessions/{session_id}/logs/{filename}", {}) as chunks:
+            yield chunks
+
+    @asynccontextmanager
+    async def _stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
         try:
-            async with self._http.stream("GET", f"/api/sessions/{session_id}/logs/{filename}") as response:
+            async with self._http.stream("GET", path, params=dict(params)) as response:
                 if response.is_error:
                     await response.aread()
                     raise _problem_of(response)
@@ -224,6 +229,17 @@ class Client:
     async def trace(self, session_id: str) -> bytes:
         """The summary of a session's trace, as the API's JSON (:class:`bedrock.trace.summary.TraceSummary`)."""
         return (await self._request("GET", f"/api/sessions/{session_id}/trace")).content
+
+    async def report(self, session_id: str, *, as_page: bool = True) -> bytes:
+        """The report on a session's trace: a page, or the JSON of :class:`bedrock.trace.report.Report`."""
+        params = {"format": "html" if as_page else "json"}
+        return (await self._request("GET", f"/api/sessions/{session_id}/trace/report", params=params)).content
+
+    @asynccontextmanager
+    async def open_export(self, session_id: str, format_name: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Read a session's trace in another format (:class:`bedrock.trace.export.Format`) as a stream of chunks."""
+        async with self._stream(f"/api/sessions/{session_id}/trace/events", {"format": format_name}) as chunks:
+            yield chunks
 
     async def nodes(self) -> Sequence[Node]:
         return self._decode(await self._request("GET", "/api/nodes"), list[Node])

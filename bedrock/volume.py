@@ -40,6 +40,7 @@ SESSION = "session.json"
 MANIFEST = "manifest.json"
 TRACER_STATUS = "tracer.json"
 TRACE_FILE = "trace.bdt"
+IMAGE_FILES = "image.files"
 FOREIGN_READY = "ready"  # by which a tracer of another make says that it has attached
 NESTED_OUTPUT = "tracer-output.tar"
 STDOUT = "stdout.log"

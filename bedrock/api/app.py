@@ -22,8 +22,9 @@ from bedrock.api.traces import TraceReader
 from bedrock.api.uploads import Uploads
 from bedrock.concurrency.race import first_of
 from bedrock.errors import BedrockError, InvalidInput
-from bedrock.model import LogsState, SessionId, StoredFile, parse_session_id
-from bedrock.volume import TRACE_FILE
+from bedrock.model import LogsState, SessionId, StoredFile, TraceState, parse_session_id
+from bedrock.trace.export import CONTENT_TYPES, SUFFIXES, Format, parse_format
+from bedrock.volume import IMAGE_FILES, TRACE_FILE
 
 _MAX_JSON_BYTES = 1 << 20
 _PAGE = 200
@@ -214,6 +215,44 @@ def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: Art
         known_id = parse_session_id(session_id)
         item = await _find_file(coordinator, known_id, TRACE_FILE, None)
         return Response(await traces.summary(known_id, item), content_type="application/json")
+
+    @app.get("/api/sessions/<session_id>/trace/events")
+    async def get_trace_events(session_id: str) -> Response:
+        known_id = parse_session_id(session_id)
+        wanted = parse_format(request.args.get("format", Format.JSONL))
+        session, _ = await coordinator.get(known_id)
+        item = await _find_file(coordinator, known_id, TRACE_FILE, None)
+        filename = f"{known_id}.{SUFFIXES.get(wanted, wanted)}"
+        return Response(
+            traces.export(session, item, wanted),
+            content_type=CONTENT_TYPES[wanted],
+            headers={
+                "Content-Disposition": f'attachment; filename="{filename}"',
+                "X-Bedrock-Trace": session.trace.state if session.trace is not None else TraceState.UNTRACED,
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+
+    @app.get("/api/sessions/<session_id>/trace/report")
+    async def get_trace_report(session_id: str) -> Response:
+        known_id = parse_session_id(session_id)
+        wanted = request.args.get("format", "html")
+        if wanted not in {"html", "json"}:
+            raise InvalidInput("format", f"{wanted[:40]!r} is neither html nor json")
+        session, _ = await coordinator.get(known_id)
+        item = await _find_file(coordinator, known_id, TRACE_FILE, None)
+        image_files = await coordinator.sessions.file(known_id, IMAGE_FILES)
+        content = await traces.report(session, item, image_files, as_page=wanted == "html")
+        return Response(
+            content,
+            content_type="text/html; charset=utf-8" if wanted == "html" else "application/json",
+            # The page runs its own scripts only, and asks nobody for anything.
+            headers={
+                "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+                "img-src data: blob:",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
 
 
 def _add_service_routes(app: BedrockQuart, coordinator: Coordinator) -> None:

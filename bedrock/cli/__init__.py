@@ -8,7 +8,7 @@ from bedrock import __version__
 from bedrock.cli.host import doctor, tracer
 from bedrock.cli.services import up
 from bedrock.cli.sessions import logs, nodes, ps, rm, run, show, stop
-from bedrock.cli.traces import trace
+from bedrock.cli.traces import diff, report, trace
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +21,5 @@ def main() -> None:
     """
 
 
-for command in (up, run, ps, show, stop, logs, trace, rm, nodes, tracer, doctor):
+for command in (up, run, ps, show, stop, logs, trace, report, diff, rm, nodes, tracer, doctor):
     main.add_command(command)

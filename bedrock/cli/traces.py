@@ -1,38 +1,189 @@
-"""trace: what a session's container read and wrote."""
+"""trace, report, diff: what a session's container read and wrote."""
 
 from __future__ import annotations
 
 import errno
+import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import click
 import msgspec
 import trio
 
-from bedrock.cli.common import async_command, json_option, print_table, size_text
+from bedrock.cli.common import async_command, fail, json_option, print_json, print_table, size_text
 from bedrock.client import Client, open_client
-from bedrock.trace.events import format_event, read_events
-from bedrock.trace.summary import TraceSummary
+from bedrock.errors import BedrockError
+from bedrock.model import Session, TraceState, Verdict
 from bedrock.volume import TRACE_FILE
+
+# Reading traces needs large libraries; they are imported where they are needed, so that every other command is quick.
 
 
 @click.command()
 @click.argument("session_id", metavar="ID")
 @click.option("--events", "wants_events", is_flag=True, help="The calls themselves, one a line.")
+@click.option("--format", "format_name", metavar="FORMAT", help="Export: jsonl, csv, parquet, arrow, chrome or v1.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write an export.  [standard output]")
 @json_option
 @async_command
-async def trace(session_id: str, wants_events: bool, as_json: bool) -> None:
-    """Show the files that a session used: calls and bytes, first and last use."""
+async def trace(
+    session_id: str, wants_events: bool, format_name: str | None, output: Path | None, as_json: bool
+) -> None:
+    """Show the files that a session used: calls and bytes, first and last use.
+
+    With --events, or with --format, the single calls instead. The verdict of the trace goes to standard error, and it
+    is in every export.
+    """
+    from bedrock.trace.export import parse_format
+
     async with open_client() as client:
-        if wants_events:
-            await _print_events(client, session_id, as_json=as_json)
+        if format_name is not None:
+            wanted = parse_format(format_name)
+            session = await _session(client, session_id)
+            async with _downloaded(client, session_id) as path:
+                await trio.to_thread.run_sync(_export, path, wanted, session, output)
+            _tell_verdict(session.trace)
             return
-        found = await client.get(session_id)
+        if wants_events:
+            async with _downloaded(client, session_id) as path:
+                await trio.to_thread.run_sync(_print_events, path, as_json)
+            return
+        session = await _session(client, session_id)
         content = await client.trace(session_id)
     if as_json:
         click.echo(msgspec.json.format(content, indent=2))
         return
+    _print_summary(content)
+    if session.trace is not None:
+        lost = "".join(f", {count} {cause}" for cause, count in session.trace.lost.items())
+        click.echo(
+            f"trace {session.trace.state}: {session.trace.events} records{lost} {session.trace.message}".rstrip()
+        )
+
+
+@click.command()
+@click.argument("session_id", metavar="ID")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page to write.  [ID.html]")
+@json_option
+@async_command
+async def report(session_id: str, output: Path | None, as_json: bool) -> None:
+    """Write the report on a session's trace: one page that needs no network.
+
+    It shows the verdict, the files by bytes, offsets over time, sizes, order and latency of the accesses, the working
+    set, failed look-ups, processes, and the files of the image that were never touched. With --json the same as data.
+    """
+    async with open_client() as client:
+        session = await _session(client, session_id)
+        content = await client.report(session_id, as_page=not as_json)
+    if as_json and output is None:
+        click.echo(content)
+    else:
+        path = output or Path(f"{session_id}.html")
+        await anyio.Path(path).write_bytes(content)
+        click.echo(f"{path} ({size_text(len(content))})", err=True)
+    _tell_verdict(session.trace)
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@json_option
+@async_command
+async def diff(first: str, second: str, as_json: bool) -> int:
+    """Compare what two sessions did: files, bytes, calls and their latency, look-ups, programs.
+
+    Exits with 1 when B used other files than A, or used them otherwise, as diff(1) does.
+    """
+    from bedrock.trace.diff import compare
+    from bedrock.trace.summary import TraceSummary
+
+    async with open_client() as client:
+        sessions = [await _session(client, session_id) for session_id in (first, second)]
+        a, b = (
+            msgspec.json.decode(await client.trace(session_id), type=TraceSummary) for session_id in (first, second)
+        )
+    found = compare(a, b)
+    if as_json:
+        print_json(found)
+    else:
+        rows = [
+            [
+                item.change,
+                item.path,
+                *(f"{_number(x)} → {_number(y)}" for x, y in (item.read_bytes, item.written_bytes)),
+            ]
+            for item in found.files
+        ]
+        print_table(["", "FILE", "READ", "WRITTEN"], rows, right=["READ", "WRITTEN"])
+        for sign, what, names in (
+            ("+", "looked for in vain", found.lookups_added),
+            ("-", "looked for in vain", found.lookups_removed),
+            ("+", "ran", found.programs_added),
+            ("-", "ran", found.programs_removed),
+        ):
+            for name in names:
+                click.echo(f"{sign} {what}: {name}")
+        rows = [
+            [op.op, f"{op.calls[0]} → {op.calls[1]}", f"{op.mean_ns[0] / 1e3:.1f} → {op.mean_ns[1] / 1e3:.1f}"]
+            for op in found.ops
+        ]
+        print_table(["CALL", "TIMES", "MEAN µs"], rows, right=["TIMES", "MEAN µs"])
+        click.echo(f"{found.same_files} files were used alike")
+    for session in sessions:
+        _tell_verdict(session.trace)
+    return 0 if found.is_empty else 1
+
+
+def _number(value: int) -> str:
+    return size_text(value)
+
+
+async def _session(client: Client, session_id: str) -> Session:
+    found = await client.get(session_id)
+    if found is None:
+        raise BedrockError(f"there is no session {session_id}")
+    return found.session
+
+
+@asynccontextmanager
+async def _downloaded(client: Client, session_id: str) -> AsyncIterator[Path]:
+    """The trace as a local file: what is stored is a hundredth of what an export has."""
+    with tempfile.TemporaryDirectory(prefix="bedrock-trace-") as directory:
+        path = Path(directory, TRACE_FILE)
+        await client.download(session_id, TRACE_FILE, path)
+        yield path
+
+
+def _export(path: Path, wanted: str, session: Session, output: Path | None) -> None:
+    from bedrock.trace.export import Format, about_session, export
+
+    if output is None and wanted in {Format.PARQUET, Format.ARROW} and sys.stdout.isatty():
+        fail(BedrockError(f"{wanted} is not for a terminal; name a file with -o"), 2)
+    pieces = export(path, Format(wanted), about_session(session))
+    if output is None:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    with output.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def _print_events(path: Path, as_json: bool) -> None:
+    from bedrock.trace.events import format_event, read_events
+
+    for event in read_events(path):
+        click.echo(msgspec.json.encode(event) if as_json else format_event(event))
+
+
+def _print_summary(content: bytes) -> None:
+    from bedrock.trace.summary import TraceSummary
+
     summary = msgspec.json.decode(content, type=TraceSummary)
     rows = [
         [
@@ -43,29 +194,20 @@ async def trace(session_id: str, wants_events: bool, as_json: bool) -> None:
             str(use.writes),
             size_text(use.written_bytes),
             str(use.maps),
+            str(use.faults),
             f"{use.first_use_s:.3f}",
             f"{use.last_use_s:.3f}",
         ]
         for use in summary.files
     ]
-    columns = ["FILE", "OPENS", "READS", "READ", "WRITES", "WRITTEN", "MAPS", "FIRST s", "LAST s"]
+    columns = ["FILE", "OPENS", "READS", "READ", "WRITES", "WRITTEN", "MAPS", "FAULTS", "FIRST s", "LAST s"]
     print_table(columns, rows, right=columns[1:])
     for failed in summary.failed_opens:
         name = errno.errorcode.get(failed.errno, str(failed.errno))
         click.echo(f"could not be opened: {failed.path} ({name}, {failed.count} times)")
-    verdict = found.session.trace if found is not None else None
-    if verdict is not None:
-        lost = "".join(f", {count} {cause}" for cause, count in verdict.lost.items())
-        click.echo(f"trace {verdict.state}: {verdict.events} records{lost} {verdict.message}".rstrip())
 
 
-async def _print_events(client: Client, session_id: str, *, as_json: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="bedrock-trace-") as directory:
-        path = Path(directory, TRACE_FILE)
-        await client.download(session_id, TRACE_FILE, path)
-
-        def write() -> None:
-            for event in read_events(path):
-                click.echo(msgspec.json.encode(event) if as_json else format_event(event))
-
-        await trio.to_thread.run_sync(write)
+def _tell_verdict(verdict: Verdict | None) -> None:
+    state = verdict.state if verdict is not None else TraceState.UNTRACED
+    message = f": {verdict.message}" if verdict is not None and verdict.message else ""
+    click.echo(f"trace {state}{message}", err=True)

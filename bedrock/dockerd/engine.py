@@ -9,6 +9,8 @@ they queue here; and a lost engine shows itself as one of a dozen exceptions, wh
 
 from __future__ import annotations
 
+import io
+import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -34,6 +36,7 @@ from bedrock.dockerd.engine_values import (
     EngineUnavailable,
     ImageInfo,
     ImageMissing,
+    overlay_layers,
 )
 
 _T = TypeVar("_T")
@@ -93,6 +96,24 @@ class _StreamHandle:
         self._client.close()
 
 
+class _Chunks(io.RawIOBase):
+    """Chunks that come one after the other, as a file to read from."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
 class Engine:
     """One Docker Engine. Made by :func:`open_engine`; every method raises :class:`EngineError` or a kind of it.
 
@@ -144,6 +165,7 @@ class Engine:
             stop_signal=config.get("StopSignal") or "SIGTERM",
             labels=dict(config.get("Labels") or {}),
             digests=list(raw.get("RepoDigests") or []),
+            layers=overlay_layers(raw.get("GraphDriver") or {}),
         )
 
     def open_pull(self, name: str) -> AbstractAsyncContextManager[ThreadStream[dict[str, Any]]]:
@@ -300,6 +322,21 @@ class Engine:
             try:
                 chunks, _ = client.get_archive(created["Id"], path)
                 return b"".join(chunks)
+            finally:
+                client.remove_container(created["Id"], force=True)
+
+        return await self._call(work, missing=ImageMissing)
+
+    async def list_image(self, image: str, *, name: str, labels: Mapping[str, str]) -> list[tuple[str, int]]:
+        """Return path and size of each regular file of an image, read from its archive as it streams by."""
+
+        def work(client: docker.APIClient) -> list[tuple[str, int]]:
+            created = client.create_container(image, command=["-"], name=name, labels=dict(labels))
+            try:
+                with tarfile.open(fileobj=_Chunks(client.export(created["Id"])), mode="r|") as archive:
+                    return [(f"/{member.name.lstrip('./')}", member.size) for member in archive if member.isreg()]
+            except tarfile.TarError as error:
+                raise EngineError(f"the archive of image {image} can't be read: {error}") from None
             finally:
                 client.remove_container(created["Id"], force=True)
 

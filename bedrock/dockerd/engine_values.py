@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: str
     labels: dict[str, str]
     digests: list[str]
+    layers: list[str] = []  # directories of overlay2 on the engine's host, the topmost first
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,3 +79,11 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     security_opt: Sequence[str] = ()
     read_only: bool = False
     privileged: bool = False
+
+
+def overlay_layers(driver: Mapping[str, Any]) -> list[str]:
+    """The directories of an image's layers, the topmost first, from the ``GraphDriver`` of the engine's answer."""
+    data = driver.get("Data") or {}
+    if driver.get("Name") != "overlay2" or not data.get("UpperDir"):
+        return []
+    return [data["UpperDir"], *filter(None, (data.get("LowerDir") or "").split(":"))]

@@ -15,6 +15,7 @@ from bedrock.dockerd.adopt import find_adoptable
 from bedrock.dockerd.agent import Agent
 from bedrock.dockerd.containers import LABEL_NODE, ForeignNeeds
 from bedrock.dockerd.engine import open_engine
+from bedrock.dockerd.image_files import open_image_listings
 from bedrock.dockerd.images import open_images
 from bedrock.dockerd.ledger import Ledger
 from bedrock.dockerd.poll import Poller
@@ -58,6 +59,7 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             engine_version=str(info.get("ServerVersion", "")),
             kernel=str(info.get("KernelVersion", "")),
             images=await stack.enter_async_context(open_images(engine, pull_timeout_s=own.pull_timeout)),
+            listings=await stack.enter_async_context(open_image_listings(engine, directory / "images", node=own.name)),
             watch=await stack.enter_async_context(open_watch(engine, {LABEL_NODE: own.name})),
             inotify=await stack.enter_async_context(open_inotify()),
             tracer=tracer,

@@ -8,6 +8,7 @@ session enters here again at the step that the host shows it to be in.
 from __future__ import annotations
 
 import enum
+import shutil
 from collections.abc import Callable
 from datetime import datetime
 
@@ -39,6 +40,7 @@ from bedrock.dockerd.engine_values import (
     PullFailed,
 )
 from bedrock.dockerd.gate import let_go, listen_for_gate
+from bedrock.dockerd.image_files import ImageListings
 from bedrock.dockerd.images import Images
 from bedrock.dockerd.ledger import Ledger
 from bedrock.dockerd.outcome import Ending, ending_of_exit, make_outcome
@@ -56,7 +58,7 @@ from bedrock.duration import format_duration
 from bedrock.lifecycle import Outcome
 from bedrock.model import NodeName, Reason, SessionId, Status, TraceMode, TraceSpec, utc_now
 from bedrock.trace.verdict import TracerReport
-from bedrock.volume import STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
+from bedrock.volume import IMAGE_FILES, STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +66,7 @@ _RETRY_S = 1.0
 _KILL_S = 15.0  # between SIGKILL and the engine saying that the container has ended
 # What a look at a container may take, for a session that is overdue when it is adopted.
 _LAST_LOOK_S = 0.5
+_LISTING_S = 10.0  # what a session waits for the list of its image's files, which is begun when it is
 _COLLECT_S = 900.0  # collecting and hashing what a session has written, which may be gigabytes
 
 
@@ -75,6 +78,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     engine_version: str
     kernel: str
     images: Images
+    listings: ImageListings
     watch: ContainerWatch
     inotify: Inotify
     tracer: TracerImage
@@ -189,6 +193,8 @@ class SessionRun:
 
     async def _ensure_image(self) -> ImageInfo:
         self._image = await self._host.images.ensure(self._record.order.image, self._report)
+        if self._is_traced:
+            self._host.listings.begin(self._image)
         return self._image
 
     async def _create_containers(self, image: ImageInfo) -> None:
@@ -335,8 +341,14 @@ class SessionRun:
                 tracer.id, stdout=self._volume.path / TRACER_OUTPUT, stderr=self._volume.path / TRACER_OUTPUT
             )
 
+        listing = None
+        if target is not None and self._is_traced:
+            listing = await self._host.listings.get(target.image_id, patience_s=_LISTING_S)
+
         def write() -> SessionRecord:
             self._volume.pack_nested()
+            if listing is not None:
+                shutil.copyfile(listing, self._volume.path / IMAGE_FILES)
             report = report_of(self._volume)
             started_at = report.started_at if report is not None else None
             record = SessionRecord(

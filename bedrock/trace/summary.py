@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -116,12 +117,12 @@ class Adder:
         op, result = calls["op"], calls["result"]
         failed = (result < 0) & (result > -4096) & (op != Op.EXIT)
         to_file = (calls["flags"] & CallFlag.TO_FILE) != 0
-        moved = _is(op, MOVES)
-        is_read, is_write = (_is(op, READS) | moved & ~to_file), (_is(op, WRITES) | moved & to_file)
+        moved = is_one_of(op, MOVES)
+        is_read, is_write = (is_one_of(op, READS) | moved & ~to_file), (is_one_of(op, WRITES) | moved & to_file)
         self._add_ops(rows, failed, to_file)
         self._add_files(rows, failed, is_read, is_write)
         self._add_tasks(rows, failed, is_read, is_write)
-        for row in np.flatnonzero(_is(op, OPENS) & failed & (rows.path != NONE)).tolist():
+        for row in np.flatnonzero(is_one_of(op, OPENS) & failed & (rows.path != NONE)).tolist():
             self._failed[int(rows.path[row]), -int(result[row])] += 1
         for row, argv in rows.argv.items():
             if not failed[row] and rows.task[row] != NONE:
@@ -158,12 +159,12 @@ class Adder:
         flags, times = calls["flags"][chosen], calls["time_ns"][chosen]
         succeeded = ~failed[chosen]
         kinds = {
-            "opens": _is(op, OPENS) & succeeded,
+            "opens": is_one_of(op, OPENS) & succeeded,
             "reads": is_read[chosen] & succeeded,
             "writes": is_write[chosen] & succeeded,
             "maps": (op == Op.MMAP) & succeeded,
             "faults": op == Op.FAULT,
-            "executions": _is(op, EXECS) & succeeded,
+            "executions": is_one_of(op, EXECS) & succeeded,
         }
         kinds["others"] = ~np.logical_or.reduce(list(kinds.values()))
         kinds["device_reads"] = (op == Op.PAGE_IN) | ((flags & CallFlag.DEVICE) != 0) & is_read[chosen]
@@ -281,20 +282,19 @@ def summarise(path: Path) -> TraceSummary:
 def bucket_of(duration_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which bucket of a latency histogram a duration falls into: the binary logarithm, as the probes take it."""
     exponents = np.frexp(np.maximum(duration_ns, 1).astype(np.float64))[1] - 1
-    return np.minimum(exponents, HISTOGRAM_BUCKETS - 1).astype(np.int64)
+    return cast("NDArray[np.int64]", np.minimum(exponents, HISTOGRAM_BUCKETS - 1).astype(np.int64))
 
 
-def _is(op: NDArray[np.int64], ops: tuple[Op, ...]) -> NDArray[np.bool_]:
+def is_one_of(op: NDArray[np.int64], ops: tuple[Op, ...]) -> NDArray[np.bool_]:
     table = np.zeros(256, bool)
     table[list(ops)] = True
-    chosen: NDArray[np.bool_] = table[op]
+    chosen: NDArray[np.bool_] = table[op.astype(np.intp)]
     return chosen
 
 
 def _sums(index: NDArray[np.int64], weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     # Through floating point, which is exact up to 2**53: far beyond what one block can move.
-    sums = np.bincount(index, weights.astype(np.float64), minlength=count)
-    return sums.astype(np.int64, copy=False)
+    return cast("NDArray[np.int64]", np.bincount(index, weights.astype(np.float64), minlength=count).astype(np.int64))
 
 
 def _longer(column: NDArray[np.int64], size: int, value: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bedrock.model import TraceState, Verdict
-from bedrock.tracer.format import DROPPING, Mode
+from bedrock.tracer.format import DROPPING, Cause, Mode
 
 
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +77,8 @@ def _remarks(report: TracerReport) -> Iterator[str]:
     """What a reader must know of a trace even if nothing is missing in it."""
     if report.error:
         yield report.error
+    if report.lost.get(Cause.SIZE_LIMIT.name.lower()):
+        yield "the trace has reached its upper size"
     if report.mode == Mode.SUMMARY:
         yield "calls were counted in the kernel, there are no single ones"
     if report.filtered:

@@ -1088,6 +1088,9 @@ static __always_inline void emit_call(struct task_struct *task, struct call *cal
 		count_filtered();
 		return;
 	}
+	/* A program is told by the name that was given to exec where its file has none. */
+	if (subject->flags & UNWANTED)
+		subject->flags &= ~BDT_CALL_HAS_FILE;
 	if (call->waited && reads(values->op))
 		subject->flags |= BDT_CALL_DEVICE;
 	if (tally(task->tgid, subject, call->time_ns, values->duration_ns, values->result, values->op))

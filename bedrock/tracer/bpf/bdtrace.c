@@ -91,6 +91,7 @@ struct tracer {
 	struct writer *writer;
 	int64_t flushed_ns;
 	struct wishes wishes;
+	int told_errno;
 	uint64_t size_lost;
 	uint64_t total_records;
 	char unsupported[256];
@@ -203,6 +204,19 @@ static int fail(struct tracer *t)
 
 /* -- the file */
 
+/* After a block has been written: see to it that the trace does not outgrow its size, and that errors are told. */
+static void heed_file(struct tracer *t)
+{
+	struct written written = writer_state(t->writer);
+
+	if (t->wishes.max_bytes && written.bytes >= t->wishes.max_bytes)
+		__atomic_store_n(&t->probes->bss->is_full, 1, __ATOMIC_SEQ_CST);
+	if (written.error && written.error != t->told_errno) {
+		t->told_errno = written.error;
+		set_error(t, "the trace can't be written: %s", strerror(written.error));
+	}
+}
+
 static int on_record(void *context, void *data, size_t size)
 {
 	struct tracer *t = context;
@@ -211,26 +225,16 @@ static int on_record(void *context, void *data, size_t size)
 	if (t->probes->bss->is_full)
 		/* It was on its way when the trace reached its size. */
 		t->size_lost++;
-	else
-		writer_append(t->writer, data);
+	else if (writer_append(t->writer, data))
+		heed_file(t);
 	return 0;
 }
 
-/* Flush, and see to it that the trace does not outgrow its size. */
 static void flush(struct tracer *t)
 {
-	int error = writer_state(t->writer).error;
-	struct written written;
-
 	writer_flush(t->writer);
 	t->flushed_ns = clock_ns(CLOCK_MONOTONIC);
-	written = writer_state(t->writer);
-	if (written.error && written.error != error)
-		set_error(t, "the trace can't be written: %s", strerror(written.error));
-	if (t->wishes.max_bytes && written.bytes >= t->wishes.max_bytes && !t->probes->bss->is_full) {
-		__atomic_store_n(&t->probes->bss->is_full, 1, __ATOMIC_SEQ_CST);
-		set_error(t, "the trace has reached its upper size of %" PRIu64 " bytes", t->wishes.max_bytes);
-	}
+	heed_file(t);
 }
 
 static bool open_output(struct tracer *t)

@@ -98,19 +98,22 @@ struct writer *writer_open(const char *path, int64_t realtime_offset_ns)
 	return w;
 }
 
-void writer_append(struct writer *w, const void *record)
+bool writer_append(struct writer *w, const void *record)
 {
 	const struct bdt_string *head = record;
+	bool is_full = w->call_count == MAX_CALLS || w->note_count == MAX_NOTES ||
+		       w->note_bytes + head->size > MAX_NOTE_BYTES;
 
-	if (w->call_count == MAX_CALLS || w->note_count == MAX_NOTES || w->note_bytes + head->size > MAX_NOTE_BYTES)
+	if (is_full)
 		writer_flush(w);
 	if (head->type == BDT_REC_CALL) {
 		memcpy(&w->calls[w->call_count++], record, sizeof(struct bdt_call));
-		return;
+		return is_full;
 	}
 	w->entries[w->note_count++] = (struct bdt_note_entry){ w->note_bytes, w->call_count };
 	memcpy(w->notes + w->note_bytes, record, head->size);
 	w->note_bytes += head->size;
+	return is_full;
 }
 
 /* From rows to columns: what stands below each other is alike, which the compressor needs to see. */

@@ -19,8 +19,11 @@ struct written {
 /* Make the file, header included. NULL with errno set when that is impossible. */
 struct writer *writer_open(const char *path, int64_t realtime_offset_ns);
 
-/* Add one record, whose size stands in its head. It is in the file once the block that it belongs to has been flushed. */
-void writer_append(struct writer *w, const void *record);
+/*
+ * Add one record, whose size stands in its head. It is in the file once the block that it belongs to has been flushed;
+ * true: to make room for this one, the block before it has been.
+ */
+bool writer_append(struct writer *w, const void *record);
 
 /* Write what is buffered, as a block. What can't be written is counted, and the file is as it was before. */
 void writer_flush(struct writer *w);
