@@ -103,20 +103,14 @@ async def diff(first: str, second: str, as_json: bool) -> int:
 
     async with open_client() as client:
         sessions = [await _session(client, session_id) for session_id in (first, second)]
-        a, b = (
-            msgspec.json.decode(await client.trace(session_id), type=TraceSummary) for session_id in (first, second)
-        )
+        contents = [await client.trace(session_id) for session_id in (first, second)]
+    a, b = (msgspec.json.decode(content, type=TraceSummary) for content in contents)
     found = compare(a, b)
     if as_json:
         print_json(found)
     else:
         rows = [
-            [
-                item.change,
-                item.path,
-                *(f"{_number(x)} → {_number(y)}" for x, y in (item.read_bytes, item.written_bytes)),
-            ]
-            for item in found.files
+            [item.change, item.path, _from_to(item.read_bytes), _from_to(item.written_bytes)] for item in found.files
         ]
         print_table(["", "FILE", "READ", "WRITTEN"], rows, right=["READ", "WRITTEN"])
         for sign, what, names in (
@@ -138,8 +132,8 @@ async def diff(first: str, second: str, as_json: bool) -> int:
     return 0 if found.is_empty else 1
 
 
-def _number(value: int) -> str:
-    return size_text(value)
+def _from_to(sizes: tuple[int, int]) -> str:
+    return f"{size_text(sizes[0])} → {size_text(sizes[1])}"
 
 
 async def _session(client: Client, session_id: str) -> Session:

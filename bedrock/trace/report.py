@@ -116,7 +116,7 @@ def report_of(path: Path, session: Session | None, image_files: ImageFiles | Non
             PatternOfFile(path=names.path_of_file(number), pattern=found[number]) for number in by_use[:_MAX_LISTED]
         ],
         shares={kind: _all_of(getattr(pattern, kind) for pattern in found.values()) for kind in ("reads", "writes")},
-        offsets=_offsets(path, names, found, by_use[:PLOTTED_FILES], begin_ns, end_ns),
+        offsets=_offsets(path, names, found, by_use[:PLOTTED_FILES], (begin_ns, end_ns)),
         slowest=patterns.slowest(),
         failed_lookups=patterns.lookups(),
         untouched=untouched_of(summary, image_files) if image_files is not None else None,
@@ -196,8 +196,9 @@ class _Plot:
 
 
 def _offsets(
-    path: Path, first: Names, found: dict[int, FilePattern], chosen: list[int], begin_ns: int, end_ns: int
+    path: Path, first: Names, found: dict[int, FilePattern], chosen: list[int], span: tuple[int, int]
 ) -> list[OffsetPlot]:
+    begin_ns, end_ns = span
     # Which numbers files have depends on the trace alone, so those of the first reading hold in the second.
     plots = {
         number: _Plot(
