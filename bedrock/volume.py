@@ -48,6 +48,8 @@ STDERR = "stderr.log"
 TRACER_OUTPUT = "tracer.log"
 
 _BLOCK = 1 << 20
+_RESERVE = ".reserve"
+_RESERVE_BYTES = 256 << 10
 
 
 class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +117,13 @@ class SessionVolume:
         self.gate_path.chmod(0o755)
         shutil.copyfile(gate, self.gate_path / "gate")
         (self.gate_path / "gate").chmod(0o755)
+        # However full the disk is in the end, there is room for the papers that say how it went.
+        with (self.path / _RESERVE).open("wb") as reserve:
+            os.posix_fallocate(reserve.fileno(), 0, _RESERVE_BYTES)
+
+    def release_reserve(self) -> None:
+        """Give the room free that was kept for the last papers. Doing it again is not an error."""
+        (self.path / _RESERVE).unlink(missing_ok=True)
 
     def read_order(self) -> OrderRecord | None:
         """The order, or None where there is none that can be read (a crash came first)."""

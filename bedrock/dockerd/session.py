@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
@@ -126,6 +127,7 @@ class SessionRun:
         self._image: ImageInfo | None = None
         self._stop_reason: Reason | None = None
         self._stop_scope = trio.CancelScope()
+        self._losses: list[str] = []
 
     def request_stop(self, reason: Reason) -> None:
         """End the session, from whatever step it is in. The first request's reason stands."""
@@ -146,7 +148,7 @@ class SessionRun:
             with trio.move_on_after(self._teardown_limit_s, shield=True):
                 try:
                     return await self._settle(ending)
-                except (EngineError, trio.TooSlowError) as error:
+                except (EngineError, OSError, trio.TooSlowError) as error:
                     log.error("tearing the session down failed; trying again", error=str(error))
             await trio.sleep(_RETRY_S)
 
@@ -332,14 +334,9 @@ class SessionRun:
     async def _collect(self, ending: Ending) -> SessionRecord:
         target = await self._stop_target()
         tracer = await self._stop_tracer()
-        if target is not None and target.status != "created":
-            await self._host.engine.copy_output(
-                target.id, stdout=self._volume.path / STDOUT, stderr=self._volume.path / STDERR
-            )
-        if tracer is not None and tracer.status != "created":
-            await self._host.engine.copy_output(
-                tracer.id, stdout=self._volume.path / TRACER_OUTPUT, stderr=self._volume.path / TRACER_OUTPUT
-            )
+        await self._copy_output(target, STDOUT, STDERR)
+        await self._copy_output(tracer, TRACER_OUTPUT, TRACER_OUTPUT)
+        await trio.to_thread.run_sync(self._volume.release_reserve)
 
         listing = None
         if target is not None and self._is_traced:
@@ -348,14 +345,17 @@ class SessionRun:
         def write() -> SessionRecord:
             self._volume.pack_nested()
             if listing is not None:
-                shutil.copyfile(listing, self._volume.path / IMAGE_FILES)
+                with suppress(OSError):
+                    shutil.copyfile(listing, self._volume.path / IMAGE_FILES)
             report = report_of(self._volume)
             started_at = report.started_at if report is not None else None
+            outcome = make_outcome(ending, target, started_at, verdict_of(self._volume))
+            message = "; ".join([outcome.message, *self._losses])
             record = SessionRecord(
                 session_id=self.id,
                 node=self._host.node,
                 order=self._record.order,
-                outcome=make_outcome(ending, target, started_at, verdict_of(self._volume)),
+                outcome=msgspec.structs.replace(outcome, message=message),
                 image_id=target.image_id if target is not None else "",
                 image_digests=self._image.digests if self._image is not None else [],
                 engine_version=self._host.engine_version,
@@ -365,6 +365,18 @@ class SessionRun:
             return record
 
         return await trio.to_thread.run_sync(write)
+
+    async def _copy_output(self, container: ContainerState | None, stdout: str, stderr: str) -> None:
+        """Keep what a container printed. A disk that is full costs the output, not the session."""
+        if container is None or container.status == "created":
+            return
+        try:
+            await self._host.engine.copy_output(
+                container.id, stdout=self._volume.path / stdout, stderr=self._volume.path / stderr
+            )
+        except OSError as error:
+            log.error("the output of a container can't be kept", container=container.name, error=str(error))
+            self._losses.append(f"the output ({stdout}) could not be kept whole: {error.strerror}")
 
     async def _stop_target(self) -> ContainerState | None:
         """SIGTERM (or the image's own stop signal), grace, SIGKILL. Returns the container's last state."""

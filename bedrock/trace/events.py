@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as errno_names
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("offset_shared", pa.bool_(), "somebody else moved the file's position during the call"),
     ("requested", pa.int64(), "bytes asked for"),
     ("to_file", pa.bool_(), "of sendfile, copy_file_range and splice: this is the side that was written to"),
-    ("from_device", pa.bool_(), "of a read: pages came from the device meanwhile; else the page cache had them"),
+    (
+        "from_device",
+        pa.bool_(),
+        "of a read: the page cache did not have it all; but for holes the rest came from the device",
+    ),
     ("for_write", pa.bool_(), "of a fault: the page was written to"),
     ("device", pa.uint32(), "of the file: major << 20 | minor"),
     ("inode", pa.uint64(), "of the file"),
@@ -80,6 +85,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     arg: int | None = None
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WITH_SIZE = np.zeros(256, bool)
 _WITH_SIZE[
     [
@@ -206,4 +212,5 @@ def format_event(event: Event) -> str:
             words.append(f"{name}={value}")
     words += [name for name in ("to_file", "from_device", "for_write") if getattr(event, name)]
     words.append(f"= {event.result}" if event.error is None else f"= {event.error}")
-    return " ".join(words)
+    # A name may have a line break in it, a line may not.
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", " ".join(words))

@@ -127,7 +127,7 @@ class Op(enum.IntEnum):
     # These are no system calls. A fault maps one page and may map its neighbours: what is touched there afterwards
     # faults no more.
     FAULT = 70  # a page of a mapped file was touched that was not mapped yet
-    PAGE_IN = 71  # the fault before this one, of the same thread, had to wait for the device
+    PAGE_IN = 71  # for the fault before this one, of the same thread, the page cache lacked the page
     URING_READ = 72  # from here on requests to an io_uring, from submission to completion
     URING_WRITE = 73
     URING_OPEN = 74
@@ -167,7 +167,7 @@ class CallFlag(enum.IntFlag):
     TO_FILE = 64  # of SENDFILE, COPY_FILE_RANGE, SPLICE: the file that was written to
     FROM_BASE = 128  # device and inode are those of the directory from which the raw path counts
     REQUEST_CUT = 32  # a vector with more entries than are added up: requested is a lower bound
-    DEVICE = 256  # of a read: pages came from the device during it; without it the page cache had them all
+    DEVICE = 256  # of a read: the page cache did not have it all; what it lacked came from the device, but for holes
     FOR_WRITE = 512  # of FAULT: the page was written to
 
 

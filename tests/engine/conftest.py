@@ -29,16 +29,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def known_io(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A static program that does I/O which it also writes down."""
-    source = Path(__file__).parent / "programs" / "known_io.c"
-    program = tmp_path_factory.mktemp("programs") / "known_io"
-    subprocess.run(["gcc", "-O1", "-Wall", "-static", str(source), "-o", str(program)], check=True)
+    return compiled("known_io", tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture(scope="session")
+def pitfalls(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A static program that does what tracers get wrong."""
+    return compiled("pitfalls", tmp_path_factory.mktemp("programs"))
+
+
+def compiled(name: str, directory: Path) -> bytes:
+    """One of the programs beside the tests, as a static binary."""
+    source, program = Path(__file__).parent / "programs" / f"{name}.c", directory / name
+    subprocess.run(["gcc", "-O1", "-Wall", "-static", "-pthread", str(source), "-o", str(program)], check=True)
     return program.read_bytes()
 
 
 @pytest.fixture(scope="session")
-def image(known_io: bytes) -> Iterator[str]:
+def image(known_io: bytes, pitfalls: bytes) -> Iterator[str]:
     """busybox, a file to read, and the program of known I/O."""
-    extra = {"srv/verse.txt": VERSE, "bin/known_io": known_io, "srv/not-a-program": b"\x00\x01"}
+    extra = {
+        "srv/verse.txt": VERSE,
+        "bin/known_io": known_io,
+        "bin/pitfalls": pitfalls,
+        "srv/not-a-program": b"\x00\x01",
+        "srv/big.bin": bytes(256 * 4096),
+    }
     make_image(IMAGE, extra, ["ENV PATH=/bin", 'CMD ["/bin/sh"]'])
     yield IMAGE
     remove_image(IMAGE)

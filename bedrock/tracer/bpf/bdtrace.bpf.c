@@ -124,6 +124,9 @@ struct filename {
 struct io_open {
 	struct filename *filename;
 } CORE;
+struct io_close {
+	int fd;
+} CORE;
 struct io_statx {
 	struct filename *filename;
 } CORE;
@@ -247,6 +250,8 @@ struct call {
 	__u8 busy_write;
 	__u8 waited; /* pages came from the device during this call, or this fault */
 };
+
+enum { MEMBER = 1, OUTSIDER = 2 };
 
 /* Of a subject: the session has not asked for this file. Never written. */
 #define UNWANTED 0x8000
@@ -470,6 +475,17 @@ int __noinline introduce(__u64 now)
 	return 0;
 }
 
+/*
+ * Whether a task lives in the target's PID namespace, or below. One that has only entered it (setns) has its children
+ * there, which is all that is_target can tell; which namespace a task has its number in never changes.
+ */
+static __always_inline bool is_member(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+
+	return pid && BPF_CORE_READ(pid, level) >= target_level;
+}
+
 static __always_inline struct call *call_of(struct task_struct *task, __u64 now)
 {
 	struct call *call = bpf_task_storage_get(&calls, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -480,10 +496,11 @@ static __always_inline struct call *call_of(struct task_struct *task, __u64 now)
 		return NULL;
 	}
 	if (!call->introduced) {
-		call->introduced = 1;
-		introduce(now);
+		call->introduced = is_member(task) ? MEMBER : OUTSIDER;
+		if (call->introduced == MEMBER)
+			introduce(now);
 	}
-	return call;
+	return call->introduced == MEMBER ? call : NULL;
 }
 
 static __always_inline __u64 file_of(struct task_struct *task, __s32 fd)
@@ -1371,9 +1388,12 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	case BDT_OP_EXECVE:
 	case BDT_OP_EXECVEAT:
 		/* One that succeeded was told by on_exec, when the old memory was still to be read. */
-		if (values.result < 0)
-			emit_string(op == BDT_OP_EXECVEAT ? call->argument[1] : call->argument[0], 1, 0, call->time_ns,
-				    task->pid);
+		if (values.result < 0) {
+			bool at = op == BDT_OP_EXECVEAT;
+
+			emit_string(call->argument[at], 1, 0, call->time_ns, task->pid);
+			note_base(&call->from, call->argument[at], at ? (__s32)call->argument[0] : AT_FDCWD, call->time_ns);
+		}
 		break;
 	case BDT_OP_READ:
 	case BDT_OP_WRITE:
@@ -1503,7 +1523,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *child = (struct task_struct *)ctx->args[1];
 
-	if (!has_begun || !is_target(task))
+	if (!has_begun || !is_target(task) || !call_of(task, bpf_ktime_get_ns()))
 		return 0;
 	emit_event(task, BDT_OP_FORK, BPF_CORE_READ(child, pid), BPF_CORE_READ(child, tgid), 0);
 	return 0;
@@ -1519,8 +1539,9 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	/* One that never made a call that is traced is introduced here. */
 	call = call_of(task, bpf_ktime_get_ns());
-	if (call)
-		settle_fault(call);
+	if (!call)
+		return 0;
+	settle_fault(call);
 	emit_event(task, BDT_OP_EXIT, task->exit_code, 0, ctx->args[1] ? BDT_CALL_GROUP_DEAD : 0);
 	return 0;
 }
@@ -1606,7 +1627,8 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 	request.tgid = task->tgid;
 	request.offset = -1;
 	request.fd = -1;
-	call_of(task, request.time_ns);
+	if (!call_of(task, request.time_ns))
+		return 0;
 	if (op == BDT_OP_URING_READ || op == BDT_OP_URING_WRITE) {
 		request.offset = BPF_CORE_READ(rw, kiocb.ki_pos);
 		/* Of a vector this is the number of its parts. */
@@ -1621,7 +1643,7 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 		if (mode == BDT_MODE_EVENTS)
 			emit_string(request.name, 0, 0, request.time_ns, task->pid);
 	} else {
-		request.fd = BPF_CORE_READ(io, cqe.fd);
+		request.fd = op == BDT_OP_URING_CLOSE ? BPF_CORE_READ((struct io_close *)key, fd) : BPF_CORE_READ(io, cqe.fd);
 		file = file_of(task, request.fd);
 		if (file)
 			note_file(&request.subject, file, request.time_ns, task->pid, false);

@@ -1,0 +1,330 @@
+/*
+ * What tracers get wrong, one subcommand each:
+ *
+ *	pitfalls chain N | storm N | share N | map FILE | moves FILE | uring FILE | rename | long | copyup FILE |
+ *		 jail DIRECTORY NAME | threadexec PROGRAM | append N | arguments N
+ *
+ * Each does something of which the test knows the traces that it must leave. Exit code 3: this kernel can't do it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE 4096
+#define CANNOT 3
+
+static char data[65536];
+
+static void fail(const char *what)
+{
+	perror(what);
+	_exit(2);
+}
+
+static long must(long result, const char *what)
+{
+	if (result < 0)
+		fail(what);
+	return result;
+}
+
+/* Programs that run programs, and change who they are in between. */
+static void chain(char *self, int left)
+{
+	char number[16];
+
+	if (!left)
+		return;
+	if (left == 1)
+		must(setuid(65534), "setuid");
+	snprintf(number, sizeof(number), "%d", left - 1);
+	execl(self, self, "chain", number, NULL);
+	fail("exec");
+}
+
+static void storm(int count)
+{
+	for (int i = 0; i < count; i++) {
+		pid_t child = must(fork(), "fork");
+
+		if (!child) {
+			int fd = must(open("/etc/passwd", O_RDONLY), "open");
+
+			must(read(fd, data, 10), "read");
+			_exit(i % 7);
+		}
+		/* Some at once, so that they run over each other. */
+		if (i % 8 == 7)
+			while (waitpid(-1, NULL, WNOHANG) > 0)
+				;
+	}
+	while (wait(NULL) > 0)
+		;
+}
+
+/* Two processes that write through one descriptor, so that each moves the other's position. */
+static void share(int count)
+{
+	int fd = must(open("/tmp/shared", O_CREAT | O_RDWR | O_TRUNC, 0600), "open");
+	pid_t child = must(fork(), "fork");
+
+	for (int i = 0; i < count; i++)
+		must(write(fd, data, 100), "write");
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+}
+
+/* Two processes that append to one file through descriptors of their own. */
+static void append(int count)
+{
+	pid_t child = must(fork(), "fork");
+	int fd = must(open("/tmp/appended", O_CREAT | O_WRONLY | O_APPEND, 0600), "open");
+
+	for (int i = 0; i < count; i++)
+		must(write(fd, data, 100), "write");
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+}
+
+/* Reads a file without a single read call. The pages lie too far apart to be mapped along with each other. */
+static void map(const char *name)
+{
+	int fd = must(open(name, O_RDONLY), "open"), sum = 0;
+	char *at = mmap(NULL, 256 * PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
+
+	if (at == MAP_FAILED)
+		fail("mmap");
+	close(fd);
+	for (int page = 0; page < 256; page += 64)
+		sum += at[page * PAGE];
+	must(msync(at, 256 * PAGE, MS_ASYNC), "msync");
+	must(munmap(at, 256 * PAGE), "munmap");
+	fd = must(open("/tmp/mapped", O_CREAT | O_RDWR, 0600), "open");
+	must(ftruncate(fd, 64 * PAGE), "ftruncate");
+	at = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		fail("mmap");
+	at[32 * PAGE] = sum;
+	must(munmap(at, 64 * PAGE), "munmap");
+}
+
+/* Bytes that never pass through the process. */
+static void moves(const char *name)
+{
+	int in = must(open(name, O_RDONLY), "open"), out = must(open("/tmp/moved", O_CREAT | O_RDWR, 0600), "open");
+	off_t offset = 100;
+	loff_t from = 1000, to = 5000;
+	int pipes[2];
+
+	must(sendfile(out, in, &offset, 50), "sendfile");
+	must(sendfile(out, in, NULL, 60), "sendfile");
+	must(copy_file_range(in, &from, out, &to, 70, 0), "copy_file_range");
+	must(pipe(pipes), "pipe");
+	from = 2000;
+	must(splice(in, &from, pipes[1], NULL, 80, 0), "splice");
+	to = 9000;
+	must(splice(pipes[0], NULL, out, &to, 80, 0), "splice");
+}
+
+/* One request after the other through a ring, without a library. */
+struct ring {
+	int fd;
+	unsigned *sq_tail, *sq_mask, *sq_array, *cq_head, *cq_mask;
+	struct io_uring_sqe *entries;
+	struct io_uring_cqe *completions;
+};
+
+static int request(struct ring *ring, int opcode, int fd, const void *address, unsigned size, long offset, int flags)
+{
+	unsigned tail = *ring->sq_tail, index = tail & *ring->sq_mask;
+	struct io_uring_sqe *entry = &ring->entries[index];
+	int result;
+
+	memset(entry, 0, sizeof(*entry));
+	entry->opcode = opcode;
+	entry->flags = flags;
+	entry->fd = fd;
+	entry->addr = (unsigned long)address;
+	entry->len = size;
+	entry->off = offset;
+	ring->sq_array[index] = index;
+	__atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
+	must(syscall(__NR_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0), "io_uring_enter");
+	result = ring->completions[*ring->cq_head & *ring->cq_mask].res;
+	__atomic_store_n(ring->cq_head, *ring->cq_head + 1, __ATOMIC_RELEASE);
+	return result;
+}
+
+static void uring(const char *name)
+{
+	struct io_uring_params parameters = {};
+	struct iovec vector[] = { { data, 300 }, { data + 1000, 40 } };
+	struct ring ring;
+	char *sq, *cq;
+	int in, out;
+
+	ring.fd = syscall(__NR_io_uring_setup, 4, &parameters);
+	if (ring.fd < 0)
+		_exit(CANNOT);
+	sq = mmap(NULL, parameters.sq_off.array + 4 * sizeof(unsigned), PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
+		  IORING_OFF_SQ_RING);
+	cq = mmap(NULL, parameters.cq_off.cqes + 8 * sizeof(struct io_uring_cqe), PROT_READ | PROT_WRITE, MAP_SHARED,
+		  ring.fd, IORING_OFF_CQ_RING);
+	ring.entries = mmap(NULL, 4 * sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
+			    IORING_OFF_SQES);
+	ring.sq_tail = (unsigned *)(sq + parameters.sq_off.tail);
+	ring.sq_mask = (unsigned *)(sq + parameters.sq_off.ring_mask);
+	ring.sq_array = (unsigned *)(sq + parameters.sq_off.array);
+	ring.cq_head = (unsigned *)(cq + parameters.cq_off.head);
+	ring.cq_mask = (unsigned *)(cq + parameters.cq_off.ring_mask);
+	ring.completions = (struct io_uring_cqe *)(cq + parameters.cq_off.cqes);
+
+	in = must(request(&ring, IORING_OP_OPENAT, AT_FDCWD, name, 0, 0, 0), "open");
+	out = must(open("/tmp/by-ring", O_CREAT | O_RDWR, 0600), "open");
+	must(request(&ring, IORING_OP_READ, in, data, 200, 70, 0), "read");
+	must(request(&ring, IORING_OP_READV, in, vector, 2, 500, 0), "readv");
+	must(request(&ring, IORING_OP_WRITE, out, data, 120, 4000, 0), "write");
+	must(request(&ring, IORING_OP_FSYNC, out, NULL, 0, 0, 0), "fsync");
+	/* A file that is registered has an index instead of a descriptor. */
+	must(syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_FILES, &in, 1), "register");
+	must(request(&ring, IORING_OP_READ, 0, data, 33, 9, IOSQE_FIXED_FILE), "read");
+	if (request(&ring, IORING_OP_OPENAT, AT_FDCWD, "/srv/nothing", 0, 0, 0) != -ENOENT)
+		fail("open");
+	must(request(&ring, IORING_OP_CLOSE, out, NULL, 0, 0, 0), "close");
+}
+
+static void renamed(void)
+{
+	int fd = must(open("/tmp/before", O_CREAT | O_RDWR, 0600), "open");
+
+	must(write(fd, data, 11), "write");
+	must(rename("/tmp/before", "/tmp/after"), "rename");
+	must(pwrite(fd, data, 12, 0), "pwrite");
+	must(unlink("/tmp/after"), "unlink");
+	must(pwrite(fd, data, 13, 0), "pwrite");
+	close(fd);
+	/* The same name, another file. */
+	fd = must(open("/tmp/before", O_CREAT | O_RDWR, 0600), "open");
+	must(write(fd, data, 14), "write");
+}
+
+/* A path longer than any buffer of a page, and names that are no text. */
+static void long_names(void)
+{
+	char name[201];
+	int fd;
+
+	memset(name, 'd', 200);
+	name[200] = 0;
+	must(chdir("/tmp"), "chdir");
+	for (int i = 0; i < 15; i++) {
+		name[0] = 'a' + i;
+		must(mkdir(name, 0700), "mkdir");
+		must(chdir(name), "chdir");
+	}
+	fd = must(open("deep", O_CREAT | O_WRONLY, 0600), "open");
+	must(write(fd, data, 21), "write");
+	fd = must(open("/tmp/\xff\xfe{\n}", O_CREAT | O_WRONLY, 0600), "open");
+	must(write(fd, data, 22), "write");
+}
+
+/* A file of a lower layer that is written: from then on it is another file below the same name. */
+static void copy_up(const char *name)
+{
+	int fd = must(open(name, O_RDONLY), "open"), written;
+
+	must(pread(fd, data, 10, 0), "pread");
+	written = must(open(name, O_WRONLY), "open");
+	must(pwrite(written, data, 20, 5), "pwrite");
+	must(pread(fd, data, 30, 0), "pread");
+}
+
+static void jail(const char *directory, const char *name)
+{
+	struct stat status;
+
+	must(chroot(directory), "chroot");
+	must(chdir("/"), "chdir");
+	must(read(must(open(name, O_RDONLY), "open"), data, 5), "read");
+	if (!stat("/nothing/here", &status) || open("nor/here", O_RDONLY) >= 0)
+		fail("stat");
+}
+
+static void *run_program(void *program)
+{
+	execl(program, program, NULL);
+	fail("exec");
+	return NULL;
+}
+
+static void thread_exec(char *program)
+{
+	pthread_t thread;
+
+	must(-pthread_create(&thread, NULL, run_program, program), "pthread_create");
+	pthread_join(thread, NULL);
+}
+
+static void arguments(char *self, int count)
+{
+	char **vector = calloc(count + 3, sizeof(char *));
+
+	vector[0] = self;
+	vector[1] = "none";
+	for (int i = 0; i < count; i++)
+		vector[i + 2] = "0123456789abcdef";
+	execv(self, vector);
+	fail("exec");
+}
+
+int main(int count, char **argument)
+{
+	const char *what = count > 1 ? argument[1] : "";
+
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = i * 31;
+	if (!strcmp(what, "chain"))
+		chain(argument[0], atoi(argument[2]));
+	else if (!strcmp(what, "storm"))
+		storm(atoi(argument[2]));
+	else if (!strcmp(what, "share"))
+		share(atoi(argument[2]));
+	else if (!strcmp(what, "append"))
+		append(atoi(argument[2]));
+	else if (!strcmp(what, "map"))
+		map(argument[2]);
+	else if (!strcmp(what, "moves"))
+		moves(argument[2]);
+	else if (!strcmp(what, "uring"))
+		uring(argument[2]);
+	else if (!strcmp(what, "rename"))
+		renamed();
+	else if (!strcmp(what, "long"))
+		long_names();
+	else if (!strcmp(what, "copyup"))
+		copy_up(argument[2]);
+	else if (!strcmp(what, "jail"))
+		jail(argument[2], argument[3]);
+	else if (!strcmp(what, "threadexec"))
+		thread_exec(argument[2]);
+	else if (!strcmp(what, "arguments"))
+		arguments(argument[0], atoi(argument[2]));
+	else if (strcmp(what, "none"))
+		return 1;
+	return 0;
+}
