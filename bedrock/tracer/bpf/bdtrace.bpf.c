@@ -1086,14 +1086,14 @@ static __always_inline bool tally(__u32 tgid, struct subject *subject, __u64 tim
 		.flags = subject->flags,
 	};
 
-	if (mode != BDT_MODE_SUMMARY)
+	/* The tree of processes is told in any mode. */
+	if (mode != BDT_MODE_SUMMARY || op == BDT_OP_EXECVE || op == BDT_OP_EXECVEAT)
 		return false;
 	if (!(subject->flags & BDT_CALL_TO_FILE))
 		tally_op(tgid, op, result, duration_ns);
 	if (subject->flags & BDT_CALL_HAS_FILE)
 		tally_file(&it);
-	/* The tree of processes is told all the same. */
-	return op != BDT_OP_EXECVE && op != BDT_OP_EXECVEAT;
+	return true;
 }
 
 static __always_inline void emit_call(struct task_struct *task, struct call *call, struct subject *subject,
