@@ -887,6 +887,37 @@ static long found_mapping(struct task_struct *task, struct vm_area_struct *vma, 
 	return 0;
 }
 
+/* How often a look-up is tried while another thread changes the map of this memory: some microseconds, no more. */
+#define FIND_TRIES 512
+
+struct search {
+	__u64 address;
+	struct mapping mapping;
+	long error;
+};
+
+static long try_to_find(__u32 index, struct search *search)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	search->error = bpf_find_vma(task, search->address, found_mapping, &search->mapping, 0);
+	return search->error != -EBUSY;
+}
+
+/* What is mapped at search->address. Not static, so that it is verified once. */
+int __noinline find_mapping(struct search *search)
+{
+	/* Call-backs take addresses on the stack of their caller only. */
+	struct search own = {};
+
+	if (!search)
+		return 0;
+	own.address = search->address;
+	bpf_loop(FIND_TRIES, try_to_find, &own, 0);
+	*search = own;
+	return 0;
+}
+
 /* Take down a file by one of its mappings; there, the kernel keeps the lower file of a stacked one. */
 static __always_inline void note_mapped(struct subject *subject, __u64 file_address, __u64 time_ns, __u32 tid)
 {
@@ -912,17 +943,15 @@ static __always_inline void note_mapped(struct subject *subject, __u64 file_addr
 /* Take down which file is mapped at an address; false when none is. */
 static __always_inline bool note_mapping(struct task_struct *task, struct subject *subject, __u64 address, __u64 time_ns)
 {
-	struct mapping mapping = {};
-	long error = bpf_find_vma(task, address, found_mapping, &mapping, 0);
+	struct search search = { .address = address };
 
-	if (error == -EBUSY) {
-		/* Somebody else holds the map of this memory: which file it is stays unknown. */
-		subject->flags = 0;
+	find_mapping(&search);
+	if (search.error == -EBUSY)
+		/* Which file it is stays unknown. */
 		return true;
-	}
-	if (error || !mapping.file)
+	if (search.error || !search.mapping.file)
 		return false;
-	note_mapped(subject, mapping.file, time_ns, task->pid);
+	note_mapped(subject, search.mapping.file, time_ns, task->pid);
 	return true;
 }
 
@@ -1224,47 +1253,59 @@ int __noinline tell_fault(struct call *call, struct mapping *mapping, __u64 addr
 	return 0;
 }
 
-/* A fault whose mapping could not be looked up is looked up before the thread does anything else. */
+/* A fault whose mapping could not be looked up is looked up when the thread does something else. */
 int __noinline settle_fault(struct call *call)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct mapping mapping = {};
-	__u64 address;
+	struct search search = {};
 
 	if (!call || !call->busy_address)
 		return 0;
-	address = call->busy_address;
+	search.address = call->busy_address;
+	find_mapping(&search);
+	if (search.error == -EBUSY)
+		return 0;
 	call->busy_address = 0;
-	if (bpf_find_vma(task, address, found_mapping, &mapping, 0)) {
+	if (search.error) {
+		/* Gone by now: what it was is not to be known any more. */
 		count_seen();
 		count_cause(BDT_CAUSE_MAPPING_BUSY);
-	} else if (mapping.file) {
-		tell_fault(call, &mapping, address, call->busy_write);
+	} else if (search.mapping.file) {
+		tell_fault(call, &search.mapping, search.address, call->busy_write);
 	}
 	return 0;
+}
+
+/* There will be no other look-up, or a later fault takes the place of one that could not be looked up. */
+static __always_inline void give_fault_up(struct call *call)
+{
+	if (!call->busy_address)
+		return;
+	call->busy_address = 0;
+	count_seen();
+	count_cause(BDT_CAUSE_MAPPING_BUSY);
 }
 
 static __always_inline int on_fault(__u64 address, __u64 error_code)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct mapping mapping = {};
+	struct search search = { .address = address };
 	struct call *call;
-	long error;
 
 	/* With faults disabled nobody waits for the page: the kernel, or we, only try whether it is there. */
 	if (!has_begun || !wants[BDT_OP_FAULT] || !is_target(task) || task->pagefault_disabled)
 		return 0;
-	error = bpf_find_vma(task, address, found_mapping, &mapping, 0);
-	if ((error && error != -EBUSY) || (!error && !mapping.file))
+	find_mapping(&search);
+	if ((search.error && search.error != -EBUSY) || (!search.error && !search.mapping.file))
 		return 0;
 	call = call_of(task, bpf_ktime_get_ns());
 	if (!call)
 		return 0;
 	settle_fault(call);
 	call->faulted_at = bpf_ktime_get_ns();
-	if (!error) {
-		tell_fault(call, &mapping, address, error_code & FAULT_WRITE);
+	if (!search.error) {
+		tell_fault(call, &search.mapping, address, error_code & FAULT_WRITE);
 	} else {
+		give_fault_up(call);
 		call->fault.flags = 0;
 		call->busy_address = address;
 		call->busy_write = !!(error_code & FAULT_WRITE);
@@ -1542,6 +1583,7 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!call)
 		return 0;
 	settle_fault(call);
+	give_fault_up(call);
 	emit_event(task, BDT_OP_EXIT, task->exit_code, 0, ctx->args[1] ? BDT_CALL_GROUP_DEAD : 0);
 	return 0;
 }
