@@ -236,6 +236,10 @@ struct subject {
 	__u32 flags;
 };
 
+/* A look-up fails for as long as the one before it on this processor has not been cleaned up behind, which waits for
+ * interrupts; a program may fault some times until then. */
+#define BUSY 64
+
 struct call {
 	__u64 time_ns;
 	__u64 argument[8];
@@ -244,10 +248,10 @@ struct call {
 	__u64 faulted_at; /* when the last fault began that no system call has followed yet */
 	struct subject fault;
 	__s64 fault_offset;
-	__u64 busy_address; /* of a fault whose mapping could not be looked up */
+	__u64 busy[BUSY]; /* addresses of faults whose mappings could not be looked up; bit 0: it was a write */
+	__u32 busy_count;
 	__u16 op;
 	__u8 introduced;
-	__u8 busy_write;
 	__u8 waited; /* pages came from the device during this call, or this fault */
 };
 
@@ -888,7 +892,7 @@ static long found_mapping(struct task_struct *task, struct vm_area_struct *vma, 
 }
 
 /* How often a look-up is tried while another thread changes the map of this memory: some microseconds, no more. */
-#define FIND_TRIES 512
+#define FIND_TRIES 64
 
 struct search {
 	__u64 address;
@@ -1253,36 +1257,27 @@ int __noinline tell_fault(struct call *call, struct mapping *mapping, __u64 addr
 	return 0;
 }
 
-/* A fault whose mapping could not be looked up is looked up when the thread does something else. */
-int __noinline settle_fault(struct call *call)
+/* Faults whose mappings could not be looked up are looked up when the thread makes a call, or ends. */
+int __noinline settle_faults(struct call *call)
 {
-	struct search search = {};
+	if (!call)
+		return 0;
+	for (__u32 i = 0; i < BUSY; i++) {
+		struct search search = {};
 
-	if (!call || !call->busy_address)
-		return 0;
-	search.address = call->busy_address;
-	find_mapping(&search);
-	if (search.error == -EBUSY)
-		return 0;
-	call->busy_address = 0;
-	if (search.error) {
-		/* Gone by now: what it was is not to be known any more. */
-		count_seen();
-		count_cause(BDT_CAUSE_MAPPING_BUSY);
-	} else if (search.mapping.file) {
-		tell_fault(call, &search.mapping, search.address, call->busy_write);
+		if (i >= call->busy_count)
+			break;
+		search.address = call->busy[i & (BUSY - 1)] & ~1ULL;
+		find_mapping(&search);
+		if (search.error) {
+			count_seen();
+			count_cause(BDT_CAUSE_MAPPING_BUSY);
+		} else if (search.mapping.file) {
+			tell_fault(call, &search.mapping, search.address, call->busy[i & (BUSY - 1)] & 1);
+		}
 	}
+	call->busy_count = 0;
 	return 0;
-}
-
-/* There will be no other look-up, or a later fault takes the place of one that could not be looked up. */
-static __always_inline void give_fault_up(struct call *call)
-{
-	if (!call->busy_address)
-		return;
-	call->busy_address = 0;
-	count_seen();
-	count_cause(BDT_CAUSE_MAPPING_BUSY);
 }
 
 static __always_inline int on_fault(__u64 address, __u64 error_code)
@@ -1300,15 +1295,20 @@ static __always_inline int on_fault(__u64 address, __u64 error_code)
 	call = call_of(task, bpf_ktime_get_ns());
 	if (!call)
 		return 0;
-	settle_fault(call);
 	call->faulted_at = bpf_ktime_get_ns();
 	if (!search.error) {
 		tell_fault(call, &search.mapping, address, error_code & FAULT_WRITE);
 	} else {
-		give_fault_up(call);
+		__u32 at = call->busy_count;
+
 		call->fault.flags = 0;
-		call->busy_address = address;
-		call->busy_write = !!(error_code & FAULT_WRITE);
+		if (at < BUSY) {
+			call->busy[at & (BUSY - 1)] = (address & ~1ULL) | !!(error_code & FAULT_WRITE);
+			call->busy_count = at + 1;
+		} else {
+			count_seen();
+			count_cause(BDT_CAUSE_MAPPING_BUSY);
+		}
 	}
 	return 0;
 }
@@ -1349,7 +1349,8 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	call->time_ns = now;
 	call->op = op;
 	call->waited = 0;
-	settle_fault(call);
+	if (call->busy_count)
+		settle_faults(call);
 	call->faulted_at = 0;
 	forget(&call->from);
 	fd = op == BDT_OP_MMAP ? call->argument[4] : op == BDT_OP_SENDFILE ? call->argument[1] : call->argument[0];
@@ -1582,8 +1583,8 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 	call = call_of(task, bpf_ktime_get_ns());
 	if (!call)
 		return 0;
-	settle_fault(call);
-	give_fault_up(call);
+	if (call->busy_count)
+		settle_faults(call);
 	emit_event(task, BDT_OP_EXIT, task->exit_code, 0, ctx->args[1] ? BDT_CALL_GROUP_DEAD : 0);
 	return 0;
 }
