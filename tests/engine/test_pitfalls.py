@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -262,6 +265,30 @@ async def test_a_container_inside_the_container_is_seen_and_a_visitor_is_not(
     assert (read.result, read.path) == (7, "/srv/verse.txt")
     assert read.pid > 1
     assert {event.pid for event in events if event.program is None or "nsenter" in event.program} <= {read.pid - 1}
+
+
+async def test_a_tracer_that_outlives_its_target_sees_nothing_of_who_comes_after(
+    client: Client, image: str, tmp_path: Path
+) -> None:
+    session = await running(client, await client.create(image, ["sleep", "1"], ttl="60s"))
+    api = docker.from_env()
+    try:
+        tracer = api.containers.get(f"bedrock-tracer-{session.id}").attrs["State"]["Pid"]
+        os.kill(tracer, signal.SIGSTOP)
+        target = api.containers.get(f"bedrock-target-{session.id}")
+        await trio.to_thread.run_sync(target.wait)
+        # The kernel numbers namespaces with the lowest number that is free: the first of these would get the target's.
+        for _ in range(2):
+            await trio.to_thread.run_sync(partial(api.containers.run, image, ["cat", "/srv/verse.txt"], remove=True))
+    finally:
+        os.kill(tracer, signal.SIGCONT)
+        api.close()
+    session = await finished(client, session)
+    assert session.trace is not None
+    assert session.trace.state is TraceState.COMPLETE, session.trace
+    events = await events_of(client, session, tmp_path)
+    assert [event.op for event in events if event.op in {"execve", "exit"}] == ["execve", "exit"]
+    assert events[-1].op == "exit"
 
 
 async def test_a_tracer_that_is_killed_leaves_a_trace_that_says_so(client: Client, image: str, tmp_path: Path) -> None:

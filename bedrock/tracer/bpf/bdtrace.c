@@ -393,9 +393,15 @@ static bool arm(struct tracer *t, pid_t pid)
 	struct stat own, target;
 	uint32_t level = 0;
 	FILE *status;
+	int namespace;
 
+	/*
+	 * Never closed: the kernel gives the number of a namespace that is gone to the next one, and the probes would take
+	 * the container that gets it for the target, until we end.
+	 */
 	snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
-	if (stat("/proc/self/ns/pid", &own) || stat(path, &target)) {
+	namespace = open(path, O_RDONLY | O_CLOEXEC);
+	if (stat("/proc/self/ns/pid", &own) || namespace < 0 || fstat(namespace, &target)) {
 		set_error(t, "the target's PID namespace can't be read (%s); the tracer needs the host's PID namespace "
 			     "and CAP_SYS_PTRACE", strerror(errno));
 		return false;
