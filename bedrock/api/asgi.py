@@ -60,7 +60,13 @@ class StreamBody(TrioBody):
         if spent > _CHUNK_S and self._seen < spent * _SLOWEST_BYTES_PER_S and not self._complete.is_set():
             raise RequestTimeout(f"the body comes at less than {_SLOWEST_BYTES_PER_S} bytes a second")
         with trio.move_on_after(_CHUNK_S) as patience_scope:
-            data = await super().__anext__()
+            try:
+                data = await super().__anext__()
+            except StopAsyncIteration:
+                # Quart looks for this before it waits only, and a body that is too large would end as if it were whole.
+                if self._must_raise is not None:
+                    raise self._must_raise from None
+                raise
         if patience_scope.cancelled_caught:
             raise RequestTimeout(f"nothing of the body came for {_CHUNK_S:.0f} seconds")
         self._drained.set()

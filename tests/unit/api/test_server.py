@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import trio
+import trio.testing
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers.request import TrioBody
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from bedrock.api import asgi, server
 from bedrock.api.asgi import make_quart
@@ -210,6 +212,19 @@ async def test_the_size_limit_holds_for_a_body_without_a_length(client: Client, 
     assert answer.status_code == 413
     assert answer.headers["content-type"] == "application/problem+json"
     assert await client.files(session.id) == []
+
+
+async def test_a_body_that_gets_too_large_while_it_is_waited_for_is_an_error_and_no_end() -> None:
+    body = asgi.StreamBody(None, 10)
+
+    async def read() -> None:
+        with pytest.raises(RequestEntityTooLarge):
+            await anext(aiter(body))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        body.append(bytes(11))
 
 
 async def test_a_body_that_stops_coming_is_given_up(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
