@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import shutil
 import subprocess
 import tarfile
 from collections import Counter
@@ -13,14 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import docker
-import docker.errors
+from debian_image import debian_image
 
 from bedrock.trace.events import Event
 from bedrock.tracer.format import Op
 
 PACKAGES = ["strace", "fio", "sqlite3", "git", "python3-minimal", "busybox-static"]
-_SUITE = "bookworm"
 
 # What is made by the kernel and not called, has another name, or is traced for files only (which strace can't tell).
 _NO_CALLS = {"fork", "exit", "fault", "page_in", "fcntl_dupfd", "munmap", "msync"}
@@ -157,54 +154,9 @@ def run_strace(image: str, command: list[str], directory: Path, *, ignored: str 
     return account_of_strace(lines, ignored=ignored)
 
 
-def debian_image(programs: Mapping[str, bytes], directory: Path) -> str:
-    """Return an image of Debian with :data:`PACKAGES`, ``programs`` in /usr/local/bin and some files to work on.
-
-    It is made by debootstrap and stays with the engine, so that the next run has it.
-    """
-    digest = hashlib.sha256(repr((PACKAGES, sorted(programs.items()), _SUITE, 3)).encode()).hexdigest()[:12]
-    name = f"bedrock-test/debian:{digest}"
-    client = docker.from_env(timeout=300)
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
-        root = directory / "root"
-        _bootstrap(root)
-        for program, content in programs.items():
-            path = root / "usr/local/bin" / program
-            path.write_bytes(content)
-            path.chmod(0o755)
-        _add_files(root / "srv")
-        archive = directory / "root.tar"
-        subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
-        repository, _, tag = name.rpartition(":")
-        client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
-        archive.unlink()
-        shutil.rmtree(root)
-    finally:
-        client.close()
-    return name
-
-
-def _bootstrap(root: Path) -> None:
-    if shutil.which("debootstrap") is None:
-        subprocess.run(["apt-get", "install", "-y", "-qq", "debootstrap"], check=True, capture_output=True)
-    done = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", _SUITE, str(root), *_mirror()],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise AssertionError(f"debootstrap failed: {done.stdout[-2000:].decode()}")
-    for path in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
-        shutil.rmtree(root / path, ignore_errors=True)
-
-
-def _mirror() -> list[str]:
-    """Where this host gets its own packages from."""
-    sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    text = "\n".join(path.read_text() for path in sources if path.is_file())
-    found = re.search(r"^(?:deb(?: \[[^]]*\])?|URIs:)\s+(\S+)", text, re.MULTILINE)
-    return [found[1]] if found else []
+def oracle_image(programs: Mapping[str, bytes], directory: Path) -> str:
+    """Return an image of Debian with :data:`PACKAGES`, ``programs`` in /usr/local/bin and some files to work on."""
+    return debian_image("bedrock-test/debian", PACKAGES, directory, programs=programs, files=_add_files)
 
 
 def _add_files(directory: Path) -> None:

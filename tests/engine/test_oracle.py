@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import compiled
-from oracle import account_of_events, debian_image, run_strace
+from oracle import account_of_events, oracle_image, run_strace
 from sessions import events_of, finished
 
 from bedrock.client import Client
@@ -59,7 +59,7 @@ IGNORED = {"fio": r"timerfd|^anon:|/tmp/fio-dump-status|/proc/(N|self)/status|/d
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory, pitfalls: bytes) -> str:
     directory = tmp_path_factory.mktemp("debian")
-    return debian_image({"pitfalls": pitfalls, "threads": compiled("threads", directory)}, directory)
+    return oracle_image({"pitfalls": pitfalls, "threads": compiled("threads", directory)}, directory)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
