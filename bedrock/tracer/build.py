@@ -33,7 +33,9 @@ _TOOLS = {"clang": "clang", "bpftool": "bpftool", "gcc": "gcc"}
 _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 _ARCHITECTURES = {"x86_64": ("x86", "x86_64-linux-gnu"), "aarch64": ("arm64", "aarch64-linux-gnu")}
 _LOADER = ("bdtrace.c", "writer.c", "syscalls.c")
-_SOURCES = ("bdtrace.bpf.c", *_LOADER, "writer.h", "syscalls.h", "gate.c")
+_PARTS = ("kernel", "state", "tasks", "texts", "files", "mappings", "totals", "records", "faults", "processes", "uring")
+_PROBES = ("bdtrace.bpf.c", *(f"{part}.bpf.h" for part in _PARTS))
+_SOURCES = (*_PROBES, *_LOADER, "writer.h", "syscalls.h", "gate.c")
 
 
 class BuildFailed(BedrockError):

@@ -100,6 +100,12 @@ async def test_a_file_that_is_only_mapped_shows_which_pages_were_touched(traced:
     assert (written.offset, written.for_write) == (32 * PAGE, True)
 
 
+async def test_faults_are_told_exactly_among_thousands_of_mappings_that_change_all_the_time(traced: Traced) -> None:
+    events = await traced("/bin/pitfalls", "patchwork", "/srv/big.bin")
+    touched = Counter(event.offset for event in of(events, "fault", path="/srv/big.bin"))
+    assert touched == Counter(n * 7 % 256 * PAGE for n in range(3000))
+
+
 async def test_bytes_that_never_pass_through_the_process_are_told_on_both_sides(traced: Traced) -> None:
     events = await traced("/bin/pitfalls", "moves", "/srv/big.bin")
     moves = [(e.op, e.path, e.offset, e.result, e.to_file) for e in events if e.op in {"sendfile", "copy_file_range"}]

@@ -322,6 +322,16 @@ static const char *optional_part(const char *program)
 	return NULL;
 }
 
+/* The probes find mappings in the tree that the kernel keeps them in since 6.1. */
+static bool finds_mappings(void)
+{
+	struct utsname system;
+	int major = 0, minor = 0;
+
+	uname(&system);
+	return sscanf(system.release, "%d.%d", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 1));
+}
+
 /* Attach every program; of what this kernel lacks the tracepoint, take a note. */
 static bool attach_programs(struct tracer *t)
 {
@@ -329,9 +339,9 @@ static bool attach_programs(struct tracer *t)
 
 	bpf_object__for_each_program(program, t->probes->obj) {
 		const char *part = optional_part(bpf_program__name(program));
-		struct bpf_link *link = bpf_program__attach(program);
+		bool can_work = program != t->probes->progs.on_page_fault || finds_mappings();
 
-		if (link)
+		if (can_work && bpf_program__attach(program))
 			continue;
 		if (!part) {
 			set_error(t, "the probe %s can't be attached: %s", bpf_program__name(program), strerror(errno));
@@ -344,7 +354,8 @@ static bool attach_programs(struct tracer *t)
 		}
 	}
 	/* The links are not kept: the probes stay attached until this process is gone, armed or not. */
-	bpf_program__attach_raw_tracepoint(t->probes->progs.on_page_fault, "page_fault_kernel");
+	if (finds_mappings())
+		bpf_program__attach_raw_tracepoint(t->probes->progs.on_page_fault, "page_fault_kernel");
 	return true;
 }
 

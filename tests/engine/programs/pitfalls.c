@@ -123,6 +123,35 @@ static void map(const char *name)
 	must(munmap(at, 64 * PAGE), "munmap");
 }
 
+#define PATCHES 3000
+
+static volatile int patched;
+
+static void *churn(void *unused)
+{
+	while (!patched)
+		munmap(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), PAGE);
+	return unused;
+}
+
+/* Touches one page of each of thousands of mappings of one page, while another thread changes the map all the time. */
+static void patchwork(const char *name)
+{
+	int fd = must(open(name, O_RDONLY), "open"), sum = 0;
+	char *at = mmap(NULL, PATCHES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_t other;
+
+	/* Neighbours are of pages that are none, so they stay apart. */
+	for (long i = 0; i < PATCHES; i++)
+		if (mmap(at + i * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, i * 7 % 256 * PAGE) == MAP_FAILED)
+			fail("mmap");
+	pthread_create(&other, NULL, churn, NULL);
+	for (long i = 0; i < PATCHES; i++)
+		sum += at[i * 1009 % PATCHES * PAGE];
+	patched = 1 + !sum;
+	pthread_join(other, NULL);
+}
+
 /* Bytes that never pass through the process. */
 static void moves(const char *name)
 {
@@ -308,6 +337,8 @@ int main(int count, char **argument)
 		append(atoi(argument[2]));
 	else if (!strcmp(what, "map"))
 		map(argument[2]);
+	else if (!strcmp(what, "patchwork"))
+		patchwork(argument[2]);
 	else if (!strcmp(what, "moves"))
 		moves(argument[2]);
 	else if (!strcmp(what, "uring"))

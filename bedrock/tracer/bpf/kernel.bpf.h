@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/* What is read of the kernel: only the fields that are needed are declared; CO-RE finds them in the kernel that is there. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <stdbool.h>
+
+/* stdint.h drags in a libc, which the BPF target has none of. */
+typedef __u8 uint8_t;
+typedef __u16 uint16_t;
+typedef __u32 uint32_t;
+typedef __u64 uint64_t;
+typedef __s32 int32_t;
+typedef __s64 int64_t;
+#include "bdt_format.h"
+
+#define CORE __attribute__((preserve_access_index))
+
+struct ns_common {
+	unsigned int inum;
+} CORE;
+struct pid_namespace {
+	unsigned int level;
+	struct pid_namespace *parent;
+	struct ns_common ns;
+} CORE;
+struct nsproxy {
+	struct pid_namespace *pid_ns_for_children;
+} CORE;
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+} CORE;
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} CORE;
+struct qstr {
+	union {
+		struct {
+			__u32 hash;
+			__u32 len;
+		};
+	};
+	const unsigned char *name;
+} CORE;
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
+} CORE;
+struct inode;
+struct dentry {
+	struct hlist_bl_node d_hash;
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+} CORE;
+struct super_block {
+	__u32 s_dev;
+} CORE;
+struct inode {
+	unsigned short i_mode;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+} CORE;
+struct vfsmount {
+	struct dentry *mnt_root;
+} CORE;
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+} CORE;
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+} CORE;
+struct file {
+	unsigned int f_mode;
+	unsigned int f_flags;
+	long long f_pos;
+	struct inode *f_inode;
+	struct path f_path;
+} CORE;
+/* What a file system that is stacked on another (overlayfs) maps: the lower file, and how its user named it. */
+struct backing_file {
+	struct file file;
+	struct path user_path;
+} CORE;
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	unsigned long vm_pgoff;
+	struct file *vm_file;
+} CORE;
+struct kiocb {
+	long long ki_pos;
+} CORE;
+struct io_cqe {
+	int res;
+	int fd;
+} CORE;
+struct io_kiocb {
+	struct file *file;
+	unsigned char opcode;
+	struct io_cqe cqe;
+} CORE;
+struct io_rw {
+	struct kiocb kiocb;
+	unsigned int len;
+} CORE;
+struct filename {
+	const char *name;
+} CORE;
+struct io_open {
+	struct filename *filename;
+} CORE;
+struct io_close {
+	int fd;
+} CORE;
+struct io_statx {
+	struct filename *filename;
+} CORE;
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} CORE;
+struct files_struct {
+	struct fdtable *fdt;
+} CORE;
+struct fs_struct {
+	struct path root;
+	struct path pwd;
+} CORE;
+/* The tree in which the kernel (from 6.1 on) keeps the mappings of a process. */
+enum maple_type { maple_leaf_64 = 1, maple_range_64 = 2, maple_arange_64 = 3 };
+struct maple_metadata {
+	unsigned char end;
+} CORE;
+struct maple_range_64 {
+	void *parent;
+	unsigned long pivot[15];
+	union {
+		void *slot[16];
+		struct {
+			void *pad[15];
+			struct maple_metadata meta;
+		};
+	};
+} CORE;
+struct maple_arange_64 {
+	void *parent;
+	unsigned long pivot[9];
+	void *slot[10];
+	unsigned long gap[10];
+	struct maple_metadata meta;
+} CORE;
+struct maple_tree {
+	void *ma_root;
+} CORE;
+struct mm_struct {
+	struct maple_tree mm_mt;
+	unsigned long arg_start;
+	unsigned long arg_end;
+} CORE;
+struct linux_binprm {
+	struct file *file;
+	const char *filename;
+} CORE;
+struct task_struct {
+	int pid;
+	int tgid;
+	int exit_code;
+	int pagefault_disabled;
+	char comm[16];
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct nsproxy *nsproxy;
+	struct files_struct *files;
+	struct fs_struct *fs;
+	struct mm_struct *mm;
+} CORE;
+
+/* The registers of a system call's arguments, as both architectures lay them out for user space. */
+#if defined(__TARGET_ARCH_x86)
+struct registers {
+	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+};
+#define ARGUMENTS(r) { (r).di, (r).si, (r).dx, (r).r10, (r).r8 }
+#define SIXTH_ARGUMENT(r) ((r).r9)
+#elif defined(__TARGET_ARCH_arm64)
+struct registers {
+	__u64 x[6];
+};
+#define ARGUMENTS(r) { (r).x[0], (r).x[1], (r).x[2], (r).x[3], (r).x[4] }
+#define SIXTH_ARGUMENT(r) ((r).x[5])
+#else
+#error "the probes know x86-64 and arm64"
+#endif
+
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+#define S_IFDIR 0040000
+#define O_APPEND 02000
+#define O_DIRECT 040000
+/* FMODE_BACKING was bit 25 when it was new (6.5) and is bit 24 since 6.10; where it is the one, the other is rare. */
+#define MAY_BE_BACKING (1u << 24 | 1u << 25)
+#define MAP_ANONYMOUS 0x20
+#define AT_FDCWD -100
+#define F_DUPFD 0
+#define F_DUPFD_CLOEXEC 1030
+
+#define MAX_PATH 4096
+#define MAX_NAME 256
+#define MAX_LEVELS 64
+#define MAX_IOVECS 1024 /* the kernel's own limit, UIO_MAXIOV */
+#define MAX_ARGV_PARTS 64
+#define FAULT_WRITE 2 /* x86's error code: the access was a write */
+#define SYSCALLS 512

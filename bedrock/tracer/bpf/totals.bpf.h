@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/* Mode SUMMARY: calls are added up in the kernel instead of being written. */
+#pragma once
+
+#include "tasks.bpf.h"
+
+static __always_inline bool reads(__u16 op)
+{
+	return (op >= BDT_OP_READ && op <= BDT_OP_PREADV2) || op == BDT_OP_URING_READ;
+}
+
+static __always_inline bool writes(__u16 op)
+{
+	return (op >= BDT_OP_WRITE && op <= BDT_OP_PWRITEV2) || op == BDT_OP_URING_WRITE;
+}
+
+static __always_inline bool moves(__u16 op)
+{
+	return op >= BDT_OP_SENDFILE && op <= BDT_OP_SPLICE;
+}
+
+static __always_inline bool opens(__u16 op)
+{
+	return op >= BDT_OP_OPEN && op <= BDT_OP_CREAT;
+}
+
+static __always_inline bool takes_descriptor(__u16 op)
+{
+	return op >= BDT_OP_CLOSE && op <= BDT_OP_FCNTL_DUPFD && op != BDT_OP_MMAP;
+}
+
+static __always_inline __u32 bucket_of(__u64 duration_ns)
+{
+	__u32 bucket = 0;
+
+	if (duration_ns >> 32)
+		return BDT_BUCKETS - 1;
+#pragma unroll
+	for (int shift = 16; shift; shift /= 2)
+		if (duration_ns >> shift) {
+			duration_ns >>= shift;
+			bucket += shift;
+		}
+	return bucket & (BDT_BUCKETS - 1);
+}
+
+/* Add a call up by process and operation. */
+int __noinline tally_op(__u32 tgid, __u32 op, __s64 result, __u64 duration_ns)
+{
+	struct op_key key = { .tgid = tgid, .op = op };
+	struct bdt_op_total *total = bpf_map_lookup_elem(&op_totals, &key);
+
+	if (!total) {
+		bpf_map_update_elem(&op_totals, &key, &no_op_total, BPF_NOEXIST);
+		total = bpf_map_lookup_elem(&op_totals, &key);
+		if (!total) {
+			count_seen();
+			count_cause(BDT_CAUSE_MAP_FULL);
+			return 0;
+		}
+	}
+	__sync_fetch_and_add(&total->calls, 1);
+	if (result < 0 && result > -4096)
+		__sync_fetch_and_add(&total->errors, 1);
+	__sync_fetch_and_add(&total->duration_ns, duration_ns);
+	__sync_fetch_and_add(&total->latency[bucket_of(duration_ns)], 1);
+	return 0;
+}
+
+struct tally {
+	struct file_key key;
+	__u64 time_ns;
+	__u64 duration_ns;
+	__s64 result;
+	__u16 op;
+	__u16 flags;
+};
+
+int __noinline tally_file(struct tally *it)
+{
+	struct bdt_file_total *total;
+	bool is_target_of_move;
+	struct file_key key;
+	__u32 bucket;
+
+	if (!it)
+		return 0;
+	key = it->key;
+	bucket = bucket_of(it->duration_ns);
+	is_target_of_move = it->flags & BDT_CALL_TO_FILE;
+	total = bpf_map_lookup_elem(&file_totals, &key);
+	if (!total) {
+		bpf_map_update_elem(&file_totals, &key, &no_file_total, BPF_NOEXIST);
+		total = bpf_map_lookup_elem(&file_totals, &key);
+		if (!total) {
+			count_seen();
+			count_cause(BDT_CAUSE_MAP_FULL);
+			return 0;
+		}
+	}
+	if (!total->first_ns)
+		total->first_ns = it->time_ns;
+	total->last_ns = it->time_ns;
+	if (it->result < 0 && it->result > -4096) {
+		__sync_fetch_and_add(&total->others, 1);
+	} else if (reads(it->op) || (moves(it->op) && !is_target_of_move)) {
+		__sync_fetch_and_add(&total->reads, 1);
+		__sync_fetch_and_add(&total->read_bytes, it->result);
+		__sync_fetch_and_add(&total->read_ns, it->duration_ns);
+		__sync_fetch_and_add(&total->read_latency[bucket], 1);
+	} else if (writes(it->op) || moves(it->op)) {
+		__sync_fetch_and_add(&total->writes, 1);
+		__sync_fetch_and_add(&total->written_bytes, it->result);
+		__sync_fetch_and_add(&total->write_ns, it->duration_ns);
+		__sync_fetch_and_add(&total->write_latency[bucket], 1);
+	} else if (opens(it->op) || it->op == BDT_OP_URING_OPEN) {
+		__sync_fetch_and_add(&total->opens, 1);
+	} else if (it->op == BDT_OP_MMAP) {
+		__sync_fetch_and_add(&total->maps, 1);
+	} else if (it->op == BDT_OP_FAULT) {
+		__sync_fetch_and_add(&total->faults, 1);
+	} else {
+		__sync_fetch_and_add(&total->others, 1);
+	}
+	return 0;
+}
+
+/* What mode SUMMARY does with a call; true: that was all. */
+static __always_inline bool tally(__u32 tgid, struct subject *subject, __u64 time_ns, __u64 duration_ns, __s64 result,
+				  __u16 op)
+{
+	struct tally it = {
+		.key = { .inode = subject->inode, .device = subject->device, .tgid = tgid },
+		.time_ns = time_ns,
+		.duration_ns = duration_ns,
+		.result = result,
+		.op = op,
+		.flags = subject->flags,
+	};
+
+	/* The tree of processes is told in any mode. */
+	if (mode != BDT_MODE_SUMMARY || op == BDT_OP_EXECVE || op == BDT_OP_EXECVEAT)
+		return false;
+	if (!(subject->flags & BDT_CALL_TO_FILE))
+		tally_op(tgid, op, result, duration_ns);
+	if (subject->flags & BDT_CALL_HAS_FILE)
+		tally_file(&it);
+	return true;
+}
