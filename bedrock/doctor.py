@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -15,7 +17,23 @@ from bedrock.settings import Settings
 from bedrock.tracer.build import LABEL_DIGEST, PACKAGES, missing_tools, source_digest
 
 _OLDEST_KERNEL = (5, 17)  # bpf_loop, and task storage for raw tracepoints
+_FAULTS_KERNEL = (6, 1)  # the tree of mappings
 _CAP_SYS_ADMIN, _CAP_SYS_PTRACE = 21, 19
+_KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+# What the probes attach to, and what a trace lacks where the kernel has no such tracepoint; None: there is none then.
+_TRACEPOINTS = {
+    "sys_enter": None,
+    "sys_exit": None,
+    "sched_process_exec": None,
+    "sched_process_fork": None,
+    "sched_process_exit": None,
+    "page_fault_user": "page faults",
+    "page_fault_kernel": "page faults",
+    "mm_filemap_add_to_page_cache": "which reads went to the device",
+    "io_uring_submit_req": "io_uring",
+    "io_uring_complete": "io_uring",
+}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +46,27 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything; never raises for what is missing."""
-    return [_kernel(), _btf(), _capabilities(), _data_dir(settings), *_engine(settings)]
+    """Look at everything; never raises for what is missing. Blocks for about as long as the engine takes to answer."""
+    return [
+        _kernel(),
+        _types(),
+        _tracepoints(),
+        _tracefs(),
+        _lockdown(),
+        _capabilities(),
+        _data_dir(settings),
+        *_engine(settings),
+    ]
+
+
+async def try_out(settings: Settings) -> Finding:
+    """Run the self-test, in a Bedrock of its own; never raises for what does not work."""
+    from bedrock.selftest import SelfTestFailed, run_self_test
+
+    try:
+        return _finding("self-test", True, await run_self_test(settings), "")
+    except SelfTestFailed as error:
+        return _finding("self-test", False, str(error), "see the lines above; --log-level info shows what happened")
 
 
 def _finding(name: str, is_fine: bool, found: str, remedy: str) -> Finding:
@@ -39,13 +76,47 @@ def _finding(name: str, is_fine: bool, found: str, remedy: str) -> Finding:
 def _kernel() -> Finding:
     release = platform.release()
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
-    return _finding("kernel", numbers >= _OLDEST_KERNEL, release, "tracing needs Linux 5.17 or later")
+    lacking = "" if numbers >= _FAULTS_KERNEL else "; page faults are traced from 6.1 on"
+    return _finding(
+        "kernel", numbers >= _OLDEST_KERNEL, f"{release} ({platform.machine()}){lacking}", "tracing needs 5.17 or later"
+    )
 
 
-def _btf() -> Finding:
-    path = Path("/sys/kernel/btf/vmlinux")
-    found = "there" if path.exists() else "not there"
-    return _finding("kernel types (BTF)", path.exists(), found, "use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+def _types() -> Finding:
+    is_there = _KERNEL_TYPES.exists()
+    found = "there" if is_there else "not there"
+    return _finding("kernel types (BTF)", is_there, found, "use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+
+
+def _tracepoints() -> Finding:
+    """By the types of the kernel, which name every tracepoint that a program can be attached to."""
+    try:
+        types = _KERNEL_TYPES.read_bytes()
+    except OSError as error:
+        return _finding("tracepoints", False, f"unknown: {error.strerror}", "they are looked up in the kernel's types")
+    missing = [name for name in _TRACEPOINTS if b"\0btf_trace_" + name.encode() + b"\0" not in types]
+    lacking = sorted({what for name in missing if (what := _TRACEPOINTS[name])})
+    is_fine = all(_TRACEPOINTS[name] for name in missing)
+    found = f"lacks {', '.join(missing)}" if missing else "all of them"
+    if lacking:
+        found += f", so traces will not tell of {' and '.join(lacking)}"
+    return _finding("tracepoints", is_fine, found, "use a kernel built with CONFIG_FTRACE_SYSCALLS=y")
+
+
+def _tracefs() -> Finding:
+    """Our probes need none; people who look into what is wrong with tools of another make do."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " tracefs " in line]
+    found = f"at {mounted[0]}" if mounted else "not mounted; only tracers of another make need it"
+    return _finding("tracefs", True, found, "")
+
+
+def _lockdown() -> Finding:
+    try:
+        mode = _LOCKDOWN.read_text().strip()
+    except OSError:
+        mode = "none"
+    remedy = "a kernel in lockdown=confidentiality lets no program read its memory; start it with lockdown=integrity"
+    return _finding("kernel lockdown", "[confidentiality]" not in mode, mode, remedy)
 
 
 def _capabilities() -> Finding:
@@ -78,12 +149,36 @@ def _engine(settings: Settings) -> list[Finding]:
         return [_finding("Docker Engine", False, str(error)[:120], remedy)]
     try:
         info = client.info()
-        found = f"{info['ServerVersion']}, {info.get('CgroupDriver')}, cgroup v{info.get('CgroupVersion', '1')}"
-        return [_finding("Docker Engine", True, found, ""), _tracer_image(client, own.bedrock_tracer_image)]
+        return [
+            _finding("Docker Engine", True, f"{info['ServerVersion']}, {info.get('Driver')}", ""),
+            _cgroups(info),
+            _privileges(info),
+            _tracer_image(client, own.bedrock_tracer_image),
+        ]
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         return [_finding("Docker Engine", False, str(error)[:120], "look at the engine's own log")]
     finally:
         client.close()
+
+
+def _cgroups(info: Mapping[str, Any]) -> Finding:
+    """Either version and driver will do; without the memory controller nobody sees that a container ran out of it."""
+    found = f"v{info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver')}"
+    has_memory = bool(info.get("MemoryLimit"))
+    remedy = "oom_killed can't be told from other ends; start the kernel with cgroup_enable=memory"
+    return _finding("cgroups", has_memory, found if has_memory else f"{found}, without the memory controller", remedy)
+
+
+def _privileges(info: Mapping[str, Any]) -> Finding:
+    """What the engine can give the tracer: host PIDs, SYS_ADMIN and SYS_PTRACE in the host's own user namespace."""
+    options = info.get("SecurityOptions") or []
+    if any("name=rootless" in option for option in options):
+        return _finding("engine privileges", False, "the engine is rootless", "run the engine as root to trace with it")
+    if any("name=userns" in option for option in options):
+        return _finding(
+            "engine privileges", False, "the engine remaps users (userns-remap)", "run the engine without userns-remap"
+        )
+    return _finding("engine privileges", True, "enough for the tracer", "")
 
 
 def _tracer_image(client: docker.DockerClient, name: str) -> Finding:

@@ -180,12 +180,17 @@ def attached_at(tracer: subprocess.Popen[bytes], errors: Path) -> float:
     while probes == 0 or time.perf_counter() < since + 0.5:
         if tracer.poll() is not None:
             raise SystemExit(f"bpftrace ended: {errors.read_text()}")
-        opened = [os.readlink(link) for link in Path(f"/proc/{tracer.pid}/fd").iterdir() if link.is_symlink()]
-        now = sum("perf_event" in name or "bpf_link" in name for name in opened)
+        now = sum("perf_event" in name or "bpf_link" in name for name in descriptors_of(tracer.pid))
         if now != probes:
             probes, since = now, time.perf_counter()
         time.sleep(0.005)
     return since
+
+
+def descriptors_of(pid: int) -> Iterator[str]:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            yield os.readlink(link)
 
 
 def lines_of(path: Path) -> int:

@@ -18,6 +18,7 @@ from bedrock.tracer.format import (
     Mode,
     Op,
     RecordType,
+    TextFlag,
     dtype_of,
 )
 
@@ -115,3 +116,28 @@ def trace(records: list[bytes], *, per_block: int = 1 << 16) -> bytes:
         block, first_call = _block(records[at : at + per_block], first_call)
         content += block
     return content
+
+
+def sample(reads: int = 3) -> list[bytes]:
+    """A process that opens a file, fails to open another, and reads."""
+    return [
+        start(),
+        process(),
+        text_record(RecordType.STRING, b"/bin/cat", tid=7, time_ns=2),
+        text_record(RecordType.ARGV, b"cat\0/", tid=7, time_ns=2, flags=TextFlag.MORE),
+        text_record(RecordType.ARGV, b"x\0", tid=7, time_ns=2),
+        call(Op.EXECVE, 2),
+        text_record(RecordType.STRING, b"/x", tid=7, time_ns=3),
+        file("/y/x", inode=9, time_ns=3),
+        call(Op.OPENAT, 3, result=3, fd=3, inode=9, device=4, flags=HAS_FILE),
+        text_record(RecordType.STRING, b"/no\xff", tid=7, time_ns=4),
+        call(Op.OPENAT, 4, result=-2),
+        *(
+            call(
+                Op.READ, 5 + number, result=100, requested=128, offset=100 * number, inode=9, device=4,
+                flags=WITH_OFFSET, duration_ns=1000,
+            )
+            for number in range(reads)
+        ),
+        end(),
+    ]  # fmt: skip

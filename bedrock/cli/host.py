@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import click
+import trio
 
 from bedrock.cli.common import fail, print_json, print_table
 from bedrock.errors import BedrockError
+from bedrock.logconfig import configure_logging
 from bedrock.settings import Settings, load_settings
 
 
@@ -43,15 +45,25 @@ def build(config: Path | None, force: bool) -> None:
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).  [BEDROCK_CONFIG]")
+@click.option("--self-test/--no-self-test", default=True, show_default=True, help="Trace a session here, and look.")
+@click.option("--log-level", default="error", show_default=True, help="What the self-test logs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of a table.")
-def doctor(config: Path | None, as_json: bool) -> None:
+def doctor(config: Path | None, self_test: bool, log_level: str, as_json: bool) -> None:
     """Say what this host can do for Bedrock, and what to do about what it can't.
 
-    Exits with 1 when something is missing that sessions need.
+    When nothing is missing, a session is run and traced in a Bedrock of its own, which takes some seconds. Exits with 1
+    when something is missing that sessions need.
     """
-    from bedrock.doctor import examine
+    from bedrock.doctor import examine, try_out
 
-    findings = examine(_settings(config))
+    settings = _settings(config)
+    try:
+        configure_logging(log_level)
+    except BedrockError as error:
+        fail(error, 1)
+    findings = examine(settings)
+    if self_test and all(item.is_fine for item in findings):
+        findings.append(trio.run(try_out, settings))
     if as_json:
         print_json(findings)
     else:

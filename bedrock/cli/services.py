@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import trio
 
 from bedrock.cli.common import fail
 from bedrock.concurrency.service import ServiceContext, run_service
 from bedrock.errors import BedrockError
-from bedrock.filemd.watch import Carrier
 from bedrock.logconfig import configure_logging
-from bedrock.settings import Settings, all_settings, load_settings, reachable_host
-
-# How long `up` waits for the last uploads when it ends.
-_FAREWELL_S = 30.0
+from bedrock.settings import Settings, all_settings, load_settings
 
 _Main = Callable[[ServiceContext, Settings], Awaitable[None]]
 
@@ -86,32 +79,12 @@ async def _filemd(context: ServiceContext, settings: Settings) -> None:
 
 
 async def _up(context: ServiceContext, settings: Settings) -> None:
-    from bedrock.api.service import open_api
-    from bedrock.dockerd.service import open_dockerd
-    from bedrock.filemd.watch import open_filemd
+    from bedrock.embedded import open_bedrock
 
-    async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(open_api(settings))
-        # Port 0 means "any": the other two are told which one it became.
-        host, _, port = api.socket_endpoint.removeprefix("tcp://").rpartition(":")
-        settings = replace(
-            settings,
-            dockerd=replace(settings.dockerd, api_socket_host=reachable_host(host), api_socket_port=int(port)),
-            filemd=replace(settings.filemd, api_url=api.url),
-        )
-        carrier = await stack.enter_async_context(open_filemd(settings))
-        stack.push_async_callback(_bring_home, carrier)
-        await stack.enter_async_context(open_dockerd(settings, stops_sessions=True))
+    async with open_bedrock(settings) as url:
         context.ready()
-        click.echo(f"bedrock is up: {api.url}", err=True)
+        click.echo(f"bedrock is up: {url}", err=True)
         await context.stopping.wait()
-
-
-async def _bring_home(carrier: Carrier) -> None:
-    """Carry what the sessions left to the API before that goes, too; the next start carries the rest."""
-    with trio.move_on_after(_FAREWELL_S):
-        await carrier.look()
-        await carrier.wait_idle()
 
 
 @click.command()

@@ -59,7 +59,7 @@ def parse_format(text: str) -> Format:
 
 def about_session(session: Session) -> dict[str, Any]:
     """What every export says of the session that it comes from."""
-    wanted = ("id", "image", "command", "status", "reason", "exit_code", "started_at", "finished_at", "trace")
+    wanted = ("id", "image", "command", "status", "reason", "exit_code", "started_at", "finished_at", "trace", "logs")
     known: dict[str, Any] = msgspec.to_builtins({name: getattr(session, name) for name in wanted})
     return known
 

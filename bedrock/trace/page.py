@@ -39,6 +39,7 @@ def page_of(report: Report) -> str:
         about={name: report.about.get(name) for name in _ABOUT},
         verdict={"message": "", "lost": {}, **verdict},
         state=verdict["state"],
+        logs=report.about.get("logs"),
         read_bytes=sum(use.read_bytes for use in summary.files),
         written_bytes=sum(use.written_bytes for use in summary.files),
         used_files=len(used),

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from traces import HAS_FILE, WITH_OFFSET, call, end, file, header, process, record, start, text_record, trace
+from traces import HAS_FILE, call, end, file, header, process, record, sample, start, text_record, trace
 
 from bedrock.model import TraceState
 from bedrock.trace.decode import Trace, TraceError
@@ -32,43 +32,6 @@ from bedrock.tracer.format import (
     c_header,
     dtype_of,
 )
-
-
-def sample(reads: int = 3) -> list[bytes]:
-    """A process that opens a file, fails to open another, and reads."""
-    return [
-        start(),
-        process(),
-        text_record(RecordType.STRING, b"/bin/cat", tid=7, time_ns=2),
-        text_record(RecordType.ARGV, b"cat\0/", tid=7, time_ns=2, flags=TextFlag.MORE),
-        text_record(RecordType.ARGV, b"x\0", tid=7, time_ns=2),
-        call(Op.EXECVE, 2),
-        text_record(RecordType.STRING, b"/x", tid=7, time_ns=3),
-        file("/y/x", inode=9, time_ns=3),
-        call(Op.OPENAT, 3, result=3, fd=3, inode=9, device=4, flags=HAS_FILE),
-        text_record(RecordType.STRING, b"/no\xff", tid=7, time_ns=4),
-        call(Op.OPENAT, 4, result=-2),
-        *(
-            call(
-                Op.READ, 5 + number, result=100, requested=128, offset=100 * number, inode=9, device=4,
-                flags=WITH_OFFSET, duration_ns=1000,
-            )
-            for number in range(reads)
-        ),
-        end(),
-    ]  # fmt: skip
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write a trace of these records; return where it is."""
-
-    def make(records: list[bytes], *, per_block: int = 1 << 16) -> Path:
-        path = tmp_path / "trace.bdt"
-        path.write_bytes(trace(records, per_block=per_block))
-        return path
-
-    return make
 
 
 def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
