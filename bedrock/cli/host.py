@@ -28,8 +28,9 @@ def _settings(config: Path | None) -> Settings:
 
 @tracer.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).  [BEDROCK_CONFIG]")
+@click.option("--image", metavar="NAME:TAG", help="What to call it.  [the setting bedrock_tracer_image]")
 @click.option("--force", is_flag=True, help="Build also when the image is up to date.")
-def build(config: Path | None, force: bool) -> None:
+def build(config: Path | None, image: str | None, force: bool) -> None:
     """Build the tracer image from the sources that come with Bedrock.
 
     It needs clang, gcc, bpftool and libbpf on this host, and the Docker Engine; a build takes a few seconds.
@@ -38,7 +39,7 @@ def build(config: Path | None, force: bool) -> None:
 
     own = _settings(config).dockerd
     try:
-        build_tracer_image(own.bedrock_tracer_image, own.docker_host, force=force, say=click.echo)
+        build_tracer_image(image or own.bedrock_tracer_image, own.docker_host, force=force, say=click.echo)
     except BedrockError as error:
         fail(error, 1)
 

@@ -56,6 +56,8 @@ def build_tracer_image(
         raise BuildFailed(f"the Docker Engine at {docker_host} can't be reached: {error}") from None
     try:
         present = _present(client, image)
+        if present is not None and LABEL_TRACER not in present.labels:
+            raise BuildFailed(f"{image} is there, and none of Bedrock's own; --image gives the new one another name")
         if present is not None and present.labels.get(LABEL_DIGEST) == digest and not force:
             say(f"{image} is up to date")
             return str(present.id)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import trio
 from conftest import VERSE
@@ -86,18 +87,53 @@ def test_without_an_api_the_commands_say_how_to_get_one(fleet: Fleet) -> None:
     assert b"`bedrock up` starts one here" in done.stderr
 
 
-def test_doctor_finds_this_host_fit(running_fleet: Fleet) -> None:
+def test_doctor_finds_this_host_fit_and_traces_a_session_here(running_fleet: Fleet) -> None:
     done = running_fleet.command("doctor", "--json")
-    assert done.returncode == 0
-    assert {item["name"] for item in json.loads(done.stdout) if item["is_fine"]} >= {"kernel", "Docker Engine"}
-    without = subprocess.run(
+    findings = {item["name"]: item for item in json.loads(done.stdout)}
+    assert done.returncode == 0, findings
+    assert all(item["is_fine"] for item in findings.values())
+    assert set(findings) >= {"kernel", "tracepoints", "cgroups", "engine privileges", "tracer image", "self-test"}
+    assert findings["self-test"]["found"].startswith("a session read a secret, and its trace tells of it")
+    # Nothing of it is left.
+    assert not list(running_fleet.data_dir.glob("doctor-*"))
+    images = subprocess.run(["docker", "images", "-q", "bedrock/selftest"], capture_output=True, check=True)
+    assert images.stdout == b""
+
+
+def test_doctor_says_what_to_do_when_there_is_no_engine(tmp_path: Path) -> None:
+    done = subprocess.run(
         [sys.executable, "-m", "bedrock", "doctor"],
-        env={**os.environ, "BEDROCK_DOCKERD_DOCKER_HOST": "unix:///nowhere"},
+        env={
+            **os.environ,
+            "BEDROCK_DATA_DIR": str(tmp_path),
+            "BEDROCK_DOCKERD_DOCKER_HOST": "unix:///nowhere",
+            "COLUMNS": "200",
+        },
         capture_output=True,
         check=False,
     )
-    assert without.returncode == 1
-    assert b"MISSING" in without.stdout
+    assert done.returncode == 1
+    assert b"MISSING" in done.stdout
+    assert b"apt-get install docker.io" in done.stdout
+    assert b"self-test" not in done.stdout
+
+
+def test_doctor_does_not_trust_a_tracer_that_is_there_but_does_not_work(running_fleet: Fleet, image: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bedrock", "doctor", "--json"],
+        env={
+            **os.environ,
+            "BEDROCK_DATA_DIR": str(running_fleet.data_dir),
+            "BEDROCK_DOCKERD_BEDROCK_TRACER_IMAGE": image,
+        },
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (wrong,) = [item for item in json.loads(done.stdout) if not item["is_fine"]]
+    assert wrong["name"] == "self-test"
+    assert "tracer" in wrong["found"]
+    assert wrong["remedy"]
 
 
 def test_a_dockerd_without_its_tracer_image_says_how_to_make_it(fleet: Fleet) -> None:
