@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import docker
 import pytest
+from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled, containers_of
 from make_image import make_image, remove_image
 from processes import Fleet
 
 from bedrock.client import Client, open_client
-
-IMAGE = "bedrock-test/busybox:1"
-SCRATCH_IMAGE = "bedrock-test/scratch:1"
-NOBODYS_IMAGE = "bedrock-test/nobody:1"
-VERSE = b"Only sessions of tests read this line.\n"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,13 +30,6 @@ def known_io(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def pitfalls(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A static program that does what tracers get wrong."""
     return compiled("pitfalls", tmp_path_factory.mktemp("programs"))
-
-
-def compiled(name: str, directory: Path) -> bytes:
-    """One of the programs beside the tests, as a static binary."""
-    source, program = Path(__file__).parent / "programs" / f"{name}.c", directory / name
-    subprocess.run(["gcc", "-O1", "-Wall", "-static", "-pthread", str(source), "-o", str(program)], check=True)
-    return program.read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +85,3 @@ def fleet(tmp_path: Path, image: str) -> Iterator[Fleet]:
 async def client(running_fleet: Fleet) -> AsyncIterator[Client]:
     async with open_client(running_fleet.url) as opened:
         yield opened
-
-
-def containers_of(node: str) -> list[str]:
-    """The names of a node's containers that the engine has, running or not."""
-    api = docker.from_env()
-    try:
-        found = api.containers.list(all=True, filters={"label": f"bedrock.node={node}"}, ignore_removed=True)
-        return sorted(item.name for item in found)
-    finally:
-        api.close()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import trio
-from conftest import VERSE
+from engine_facts import VERSE
 from processes import Fleet
 
 from bedrock.client import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import compiled
+from engine_facts import compiled
 from oracle import account_of_events, oracle_image, run_strace
 from sessions import events_of, finished
 

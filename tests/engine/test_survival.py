@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from conftest import VERSE, containers_of
+from engine_facts import VERSE, containers_of
 from processes import Fleet
 from sessions import content, events_of, finished, running
 

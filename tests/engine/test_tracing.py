@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import VERSE, containers_of
+from engine_facts import VERSE, containers_of
 from make_image import make_image, remove_image
 from processes import Fleet
 from sessions import content, events_of, finished, running

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 import trio
-from conftest import VERSE
+from engine_facts import VERSE
 from processes import Fleet
 from sessions import finished
 
