@@ -14,7 +14,8 @@ import msgspec
 import requests
 
 from bedrock.settings import Settings
-from bedrock.tracer.build import LABEL_DIGEST, PACKAGES, missing_tools, source_digest
+from bedrock.tracer import LABEL_TRACER, OWN_IMAGE
+from bedrock.tracer.build import LABEL_DIGEST, source_digest
 
 _OLDEST_KERNEL = (5, 17)  # bpf_loop, and task storage for raw tracepoints
 _FAULTS_KERNEL = (6, 1)  # the tree of mappings
@@ -182,13 +183,20 @@ def _privileges(info: Mapping[str, Any]) -> Finding:
 
 
 def _tracer_image(client: docker.DockerClient, name: str) -> Finding:
+    """The image that is configured, and where that is none of ours the one that lends it the gate."""
+    needed = name
     try:
         image = client.images.get(name)
+        if LABEL_TRACER not in image.labels:
+            needed = OWN_IMAGE
+            image = client.images.get(OWN_IMAGE)
     except docker.errors.ImageNotFound:
-        tools = missing_tools()
-        first = f"apt-get install {' '.join(PACKAGES)}; then " if tools else ""
-        return _finding("tracer image", False, f"{name} is not there", f"{first}bedrock tracer build")
-    digest = image.labels.get(LABEL_DIGEST)
-    if digest is not None and digest != source_digest():
-        return _finding("tracer image", False, f"{name} is of other sources than this Bedrock", "bedrock tracer build")
-    return _finding("tracer image", True, name, "")
+        return _finding("tracer image", False, f"{needed} is not there", _building(needed, name))
+    if image.labels.get(LABEL_DIGEST) != source_digest():
+        found = f"{needed} is of other sources than this Bedrock"
+        return _finding("tracer image", False, found, _building(needed, name))
+    return _finding("tracer image", True, name if needed == name else f"{name}, with the gate of {needed}", "")
+
+
+def _building(needed: str, configured: str) -> str:
+    return "bedrock tracer build" if needed == configured else f"bedrock tracer build --image {needed}"

@@ -16,7 +16,6 @@ import docker.errors
 import requests
 import trio
 
-from bedrock import __version__
 from bedrock.client import Client, open_client
 from bedrock.embedded import open_bedrock
 from bedrock.errors import BedrockError
@@ -24,6 +23,7 @@ from bedrock.model import NodeName, Session, Status, TraceState
 from bedrock.settings import Settings
 from bedrock.trace.events import read_events
 from bedrock.trace.verdict import read_report
+from bedrock.tracer import OWN_IMAGE
 from bedrock.volume import STDOUT, TRACE_FILE, TRACER_STATUS
 
 _REPOSITORY = "bedrock/selftest"
@@ -104,7 +104,7 @@ def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
     client = docker.DockerClient(docker_host, version="auto", timeout=30)
     image = f"{_REPOSITORY}:{nonce}"
     try:
-        source = client.containers.create(f"bedrock/tracer:{__version__}", ["none"])
+        source = client.containers.create(OWN_IMAGE, ["none"])
         try:
             chunks, _ = source.get_archive(f"/{_PROGRAM}")
             archive = io.BytesIO(b"".join(chunks))

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from bedrock import __version__
 from bedrock.duration import parse_duration
 from bedrock.errors import InvalidInput
 from bedrock.model import NodeName, TraceMode, parse_node_name
 from bedrock.size import parse_size
+from bedrock.tracer import OWN_IMAGE
 
 ENV_PREFIX = "BEDROCK_"
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -152,7 +152,7 @@ class DockerdSettings:
     pull_interval: float = _setting(
         "10s", _seconds, "How long the API may hold the answer to a poll, so the longest time between two polls."
     )
-    bedrock_tracer_image: str = _setting(f"bedrock/tracer:{__version__}", _text, "The image that traces.")
+    bedrock_tracer_image: str = _setting(OWN_IMAGE, _text, "The image that traces.")
     slots: int = _setting("8", _positive, "Sessions this node runs at once.")
     docker_host: str = _setting("unix:///var/run/docker.sock", _text, "Address of the Docker Engine.")
     stop_grace: float = _setting("10s", _seconds, "Time between SIGTERM and SIGKILL when a session is stopped.")

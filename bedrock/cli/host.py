@@ -29,17 +29,20 @@ def _settings(config: Path | None) -> Settings:
 @tracer.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).  [BEDROCK_CONFIG]")
 @click.option("--image", metavar="NAME:TAG", help="What to call it.  [the setting bedrock_tracer_image]")
+@click.option("--builder", metavar="IMAGE", help="Compile in a container of this image.  [with this host's tools]")
 @click.option("--force", is_flag=True, help="Build also when the image is up to date.")
-def build(config: Path | None, image: str | None, force: bool) -> None:
+def build(config: Path | None, image: str | None, builder: str | None, force: bool) -> None:
     """Build the tracer image from the sources that come with Bedrock.
 
-    It needs clang, gcc, bpftool and libbpf on this host, and the Docker Engine; a build takes a few seconds.
+    With clang, gcc, bpftool and libbpf on this host it takes a few seconds. Where they are missing it is built in a
+    container of debian:bookworm-slim, or of what --builder names: a Debian, or an image that brings these tools.
     """
     from bedrock.tracer.build import build_tracer_image
 
     own = _settings(config).dockerd
     try:
-        build_tracer_image(image or own.bedrock_tracer_image, own.docker_host, force=force, say=click.echo)
+        name = image or own.bedrock_tracer_image
+        build_tracer_image(name, own.docker_host, builder=builder, force=force, say=click.echo)
     except BedrockError as error:
         fail(error, 1)
 

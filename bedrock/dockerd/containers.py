@@ -6,6 +6,7 @@ import msgspec
 
 from bedrock.dockerd.engine_values import ContainerPlan, ImageInfo
 from bedrock.model import SessionId, TraceMode
+from bedrock.tracer import LABEL_TRACER
 from bedrock.tracer.format import CLASSES
 from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
 
@@ -13,8 +14,6 @@ LABEL_SESSION = "bedrock.session"
 LABEL_NODE = "bedrock.node"
 LABEL_ROLE = "bedrock.role"
 LABEL_STOP_SIGNAL = "bedrock.stop-signal"
-# Carried by our own tracer image; any other image is given the bare command.
-LABEL_TRACER = "bedrock.tracer"
 
 
 class Pair:

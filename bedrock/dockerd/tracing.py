@@ -11,7 +11,6 @@ import msgspec
 import structlog
 import trio
 
-from bedrock import __version__
 from bedrock.concurrency.inotify import Inotify
 from bedrock.dockerd.containers import is_ours
 from bedrock.dockerd.engine import Engine
@@ -19,11 +18,11 @@ from bedrock.dockerd.engine_values import EngineError, ImageInfo, ImageMissing
 from bedrock.errors import BedrockError
 from bedrock.model import Verdict
 from bedrock.trace.verdict import TracerReport, judge, read_report
+from bedrock.tracer import OWN_IMAGE
 from bedrock.volume import FOREIGN_READY, TRACE_FILE, TRACER_STATUS, SessionVolume, write_durably
 
 log = structlog.get_logger(__name__)
 
-OWN_IMAGE = f"bedrock/tracer:{__version__}"
 _GATE_IN_IMAGE = "/gate"
 # Should a notification be missed (the watch is a convenience of the kernel, not a promise), the file is read anyway.
 _SAFETY_INTERVAL_S = 1.0

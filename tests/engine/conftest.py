@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled, containers_of
 from make_image import make_image, remove_image
+from oracle import oracle_image
 from processes import Fleet
 
 from bedrock.client import Client, open_client
@@ -61,6 +62,13 @@ def nobodys_image() -> Iterator[str]:
     make_image(NOBODYS_IMAGE, {"srv/verse.txt": VERSE}, ["ENV PATH=/nowhere:/bin", "USER nobody", "WORKDIR /srv"])
     yield NOBODYS_IMAGE
     remove_image(NOBODYS_IMAGE)
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory, pitfalls: bytes) -> str:
+    """Debian with the programs whose traces are compared with strace's, and with what compiles the tracer."""
+    directory = tmp_path_factory.mktemp("debian")
+    return oracle_image({"pitfalls": pitfalls, "threads": compiled("threads", directory)}, directory)
 
 
 @pytest.fixture(scope="session")

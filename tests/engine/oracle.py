@@ -15,9 +15,10 @@ from typing import NamedTuple
 from debian_image import debian_image
 
 from bedrock.trace.events import Event
+from bedrock.tracer import compile
 from bedrock.tracer.format import Op
 
-PACKAGES = ["strace", "fio", "sqlite3", "git", "python3-minimal", "busybox-static"]
+PACKAGES = ["strace", "fio", "sqlite3", "git", "python3-minimal", "busybox-static", *compile.PACKAGES]
 
 # What is made by the kernel and not called, has another name, or is traced for files only (which strace can't tell).
 _NO_CALLS = {"fork", "exit", "fault", "page_in", "fcntl_dupfd", "munmap", "msync"}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine_facts import compiled
-from oracle import account_of_events, oracle_image, run_strace
+from oracle import account_of_events, run_strace
 from sessions import events_of, finished
 
 from bedrock.client import Client
@@ -54,12 +53,6 @@ WORKLOADS = {
 # What depends on the clock and not on the command: fio's helper thread wakes up by a timer, looks for a file that would
 # make it print its state, and how long everything took is in what it prints. /proc/N/status has the host's numbers.
 IGNORED = {"fio": r"timerfd|^anon:|/tmp/fio-dump-status|/proc/(N|self)/status|/dev/null"}
-
-
-@pytest.fixture(scope="session")
-def debian(tmp_path_factory: pytest.TempPathFactory, pitfalls: bytes) -> str:
-    directory = tmp_path_factory.mktemp("debian")
-    return oracle_image({"pitfalls": pitfalls, "threads": compiled("threads", directory)}, directory)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -1,0 +1,114 @@
+"""Building the tracer's image: with this host's tools, in a container, for another architecture."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+from engine_facts import IMAGE
+from processes import Fleet
+
+from bedrock.settings import load_settings
+from bedrock.tracer.build import build_tracer_image
+from bedrock.tracer.compile import BuildFailed, sources
+
+BUILT = "bedrock-test/tracer:built"
+
+
+@pytest.fixture
+def nothing_built() -> Iterator[docker.DockerClient]:
+    """The engine, without the image that a test builds, before and after."""
+    client = docker.from_env(timeout=60)
+    _remove(client)
+    try:
+        yield client
+    finally:
+        _remove(client)
+        client.close()
+
+
+def _remove(client: docker.DockerClient) -> None:
+    try:
+        client.images.remove(BUILT, force=True)
+    except docker.errors.ImageNotFound:
+        return
+
+
+def build(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bedrock", "tracer", "build", "--image", BUILT, *options]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.timeout(600)  # the first run makes an image
+def test_a_container_compiles_what_a_session_can_be_traced_with(
+    nothing_built: docker.DockerClient, running_fleet: Fleet, debian: str
+) -> None:
+    # No tool is found on this PATH, so nothing that is compiled on the host would do.
+    done = build("--builder", debian, PATH="/nowhere")
+    assert done.returncode == 0, done.stderr
+    assert f"in a container of {debian}" in done.stdout
+    assert nothing_built.containers.list(all=True, filters={"ancestor": debian}) == []
+    checked = subprocess.run(
+        [sys.executable, "-m", "bedrock", "doctor", "--json"],
+        env={
+            **os.environ,
+            "BEDROCK_DATA_DIR": str(running_fleet.data_dir),
+            "BEDROCK_DOCKERD_BEDROCK_TRACER_IMAGE": BUILT,
+        },
+        capture_output=True,
+        check=False,
+    )
+    findings = {item["name"]: item["found"] for item in json.loads(checked.stdout)}
+    assert checked.returncode == 0, findings
+    assert findings["self-test"].startswith("a session read a secret, and its trace tells of it")
+    assert build("--builder", debian).stdout == f"{BUILT} is up to date\n"
+
+
+def test_a_host_without_tools_and_builder_is_told_how_to_get_either(
+    nothing_built: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bedrock.tracer.build.DEFAULT_BUILDER", "127.0.0.1:1/debian:1")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BuildFailed) as refused:
+        build_tracer_image(BUILT, load_settings().dockerd.docker_host)
+    message = str(refused.value)
+    assert "this host lacks clang, bpftool, gcc (on Debian: apt-get install clang" in message
+    assert "--builder names another image" in message
+    assert "127.0.0.1:1/debian:1 can't be pulled" in message
+
+
+def test_a_builder_that_can_t_be_had_or_can_t_build_is_named(nothing_built: docker.DockerClient, image: str) -> None:
+    missing = build("--builder", "127.0.0.1:1/builder:1")
+    assert missing.returncode == 1
+    assert "the builder image 127.0.0.1:1/builder:1 can't be pulled" in missing.stderr
+    unfit = build("--builder", image)
+    assert unfit.returncode == 1
+    assert f"the builder {image} failed" in unfit.stderr
+    assert "clang: not found" in unfit.stderr
+    assert nothing_built.containers.list(all=True, filters={"ancestor": image}) == []
+
+
+def test_an_image_of_others_is_never_replaced(image: str) -> None:
+    done = build("--image", IMAGE)
+    assert done.returncode == 1
+    assert f"{image} is there, and none of Bedrock's own" in done.stderr
+
+
+def test_the_probes_compile_for_arm64_too(tmp_path: Path) -> None:
+    for name, content in sources().items():
+        (tmp_path / name).write_bytes(content)
+    subprocess.run(
+        ["clang", "-target", "bpf", "-O2", "-g", "-D__TARGET_ARCH_arm64", "-Wall", "-Werror", "-I.",
+         "-I/usr/include/x86_64-linux-gnu", "-c", "bdtrace.bpf.c", "-o", "probes.o"],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert (tmp_path / "probes.o").stat().st_size > 0
