@@ -22,12 +22,14 @@ from bedrock.errors import InvalidInput
 from bedrock.model import Session
 from bedrock.trace.decode import Trace
 from bedrock.trace.events import COLUMNS, SCHEMA, Event, batch_of, events_of
+from bedrock.trace.json_lines import json_lines
 from bedrock.trace.names import Names, program_name, read_rows
 from bedrock.tracer.format import CLASSES
 
 # How much is gathered before it is handed on.
 _PIECE_BYTES = 256 << 10
 _ROW_GROUP = 1 << 16
+_JSON_ROWS = 1 << 12
 
 
 class Format(enum.StrEnum):
@@ -96,14 +98,9 @@ def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _jsonl(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) -> Iterator[bytes]:
-    encode = msgspec.json.Encoder().encode_lines
-
-    def lines() -> Iterator[bytes]:
-        for batch in batches:
-            for at in range(0, batch.num_rows, 1024):
-                yield encode(list(events_of(batch.slice(at, 1024))))
-
-    yield from _pieces(lines())
+    for batch in batches:
+        for at in range(0, batch.num_rows, _JSON_ROWS):
+            yield json_lines(batch.slice(at, _JSON_ROWS))
     # The last line, so that it also proves that the stream came to its end.
     yield msgspec.json.encode({"bedrock": about}) + b"\n"
 

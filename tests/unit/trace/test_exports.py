@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 import pytest
 from traces import call, end, file, process, sample, start, text_record, trace
@@ -73,6 +74,22 @@ def test_every_line_of_json_is_an_event_and_the_last_one_the_verdict(exported: C
     # What is no UTF-8 is kept, as Python's surrogateescape has it, in a form that JSON can carry.
     assert events[2]["raw"] == "/no\\xff"
     assert about["id"] == "01"
+
+
+def test_the_lines_of_json_are_the_events_with_nothing_more_or_less(write: Callable[..., Path]) -> None:
+    records = [
+        *sample(300)[:-1],
+        process(2, pid=2, parent=7),
+        text_record(RecordType.STRING, b'a "quoted"\n\xe2\x82\xac', tid=2, time_ns=60),
+        call(Op.OPENAT, 60, tid=2, tgid=2, result=-2, arg=0o100),
+        call(Op.FORK, 62, arg=3),
+        call(Op.EXIT, 63, result=256),
+        end(),
+    ]  # fmt: skip
+    path = write(records, per_block=64)
+    events, _ = lines_of(b"".join(export(path, Format.JSONL, ABOUT)))
+    assert events == [msgspec.to_builtins(event) for event in read_events(path)]
+    assert len(events) == 306
 
 
 def test_csv_has_a_column_for_each_field_and_the_verdict_in_a_comment(exported: Callable[..., bytes]) -> None:
