@@ -22,7 +22,7 @@ from bedrock.api.traces import TraceReader
 from bedrock.api.uploads import Uploads
 from bedrock.concurrency.race import first_of
 from bedrock.errors import BedrockError, InvalidInput
-from bedrock.model import LogsState, SessionId, StoredFile, TraceState, parse_session_id
+from bedrock.model import LogsState, Session, SessionId, StoredFile, TraceState, parse_session_id
 from bedrock.trace.export import CONTENT_TYPES, SUFFIXES, Format, parse_format
 from bedrock.volume import IMAGE_FILES, TRACE_FILE
 
@@ -293,9 +293,19 @@ async def _find_file(
                 return item
             is_over = session.logs.state in {LogsState.COMPLETE, LogsState.NONE}
             if stopping is None or stopping.is_set() or is_over:
-                hint = "" if is_over else f"; the session is {session.status}, its files are {session.logs.state}"
-                raise Problem(404, f"session {session_id} has no file {name!r}{hint}")
+                raise Problem(404, _why_missing(session, name, is_over=is_over))
             await first_of(changed.wait, stopping.wait)
+
+
+def _why_missing(session: Session, name: str, *, is_over: bool) -> str:
+    if not is_over:
+        return (
+            f"session {session.id} has no file {name!r}; the session is {session.status}, "
+            f"its files are {session.logs.state}"
+        )
+    if name == TRACE_FILE and session.trace is not None and session.trace.message:
+        return f"session {session.id} has no trace ({name}): {session.trace.message}"
+    return f"session {session.id} has no file {name!r}"
 
 
 async def _base64(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

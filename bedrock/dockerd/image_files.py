@@ -102,18 +102,18 @@ def list_layers(layers: Sequence[Path]) -> Iterator[tuple[str, int]]:
                 newly_hidden.add(inside)
             for entry in status:
                 path = f"{inside}/{entry.name}"
-                if path in seen or path in hidden:
+                if path in hidden:
                     continue
                 info = entry.stat(follow_symlinks=False)
-                if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+                is_new = path not in seen
+                if not stat.S_ISDIR(info.st_mode):
+                    # A whiteout, or a name that is no directory: what lower layers have below that name is hidden,
+                    # also where an upper layer has a new directory of that name.
                     newly_hidden.add(path)
-                    continue
-                if stat.S_ISDIR(info.st_mode):
-                    continue
+                    if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+                        continue
                 seen.add(path)
-                # A name that is no directory hides a lower directory of the same name.
-                newly_hidden.add(path)
-                if stat.S_ISREG(info.st_mode):
+                if is_new and stat.S_ISREG(info.st_mode):
                     yield path, info.st_size
         hidden |= newly_hidden
 

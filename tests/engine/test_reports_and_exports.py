@@ -130,3 +130,33 @@ async def test_an_export_that_there_is_not_is_refused(client: Client, image: str
     assert answer.status_code == status
     if status == 400:
         assert "jsonl, csv, parquet" in answer.json()["detail"]
+
+
+async def test_the_command_line_writes_exports_to_files_and_to_its_output(
+    running_fleet: Fleet, client: Client, image: str, tmp_path: Path
+) -> None:
+    session = await finished(client, await client.create(image, ["cat", "/srv/verse.txt"], ttl="60s"))
+    path = tmp_path / "trace.parquet"
+    done = running_fleet.command("trace", session.id, "--format", "parquet", "-o", str(path))
+    assert done.returncode == 0
+    assert b"trace complete" in done.stderr
+    printed = running_fleet.command("trace", session.id, "--format", "jsonl")
+    *events, last = map(json.loads, printed.stdout.splitlines())
+    assert last["bedrock"]["id"] == session.id
+    with duckdb.connect() as database:
+        (rows,) = database.execute("select count(*) from read_parquet(?)", [str(path)]).fetchone() or (None,)
+    assert rows == len(events)
+    assert sum(event.get("result", 0) for event in events if event["op"] == "sendfile") in {0, 2 * len(VERSE)}
+    refused = running_fleet.command("trace", session.id, "--format", "xml")
+    assert refused.returncode != 0
+    assert b"none of jsonl, csv, parquet" in refused.stderr
+
+
+async def test_a_session_that_was_not_traced_has_no_report_and_says_why(
+    running_fleet: Fleet, client: Client, image: str
+) -> None:
+    session = await finished(client, await client.create(image, ["true"], ttl="60s", trace="off"))
+    for command in ("report", "trace"):
+        done = running_fleet.command(command, session.id)
+        assert done.returncode != 0
+        assert b"no trace" in done.stderr, done.stderr
