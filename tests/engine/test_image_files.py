@@ -73,3 +73,15 @@ def test_the_files_of_a_stack_of_layers_are_those_that_the_kernel_shows(tmp_path
             expected = shown(merged)
         layers.insert(0, directory / "upper")
         assert sorted(list_layers(layers)) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_layers_that_were_unpacked_and_not_made_by_the_kernel_bear_no_marks(tmp_path: Path, seed: int) -> None:
+    """A directory over a file over a directory: the kernel would have marked it as opaque, an archive does not."""
+    chance = random.Random(seed)
+    layers = [tmp_path / str(number) for number in range(4)]
+    for layer in layers:
+        layer.mkdir()
+        disorder(layer, chance)
+    with overlay(layers, tmp_path / "top") as merged:
+        assert sorted(list_layers(layers)) == shown(merged)
