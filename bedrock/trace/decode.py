@@ -66,12 +66,16 @@ class FileText(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A STRING record: the raw path argument of the call of the same thread and time."""
+    """A STRING record: a text argument of the call of the same thread and time.
+
+    ``base`` is the directory from which a second path counts; None for one that counts from the root or is no path.
+    """
 
     tid: int
     time_ns: int
     text: bytes
     flags: TextFlag
+    base: FileIdentity | None
 
 
 class Argv(NamedTuple):
@@ -207,7 +211,8 @@ class Notes:
         text = self.text(index, kind, int(row["text_size"]))
         flags = TextFlag(int(row["flags"]))
         if kind is RecordType.STRING:
-            return Text(tid, time_ns, text, flags)
+            base = FileIdentity(int(row["device"]), int(row["inode"])) if row["inode"] else None
+            return Text(tid, time_ns, text, flags, base)
         if kind is RecordType.ARGV:
             return Argv(tid, time_ns, text, flags)
         identity = FileIdentity(int(row["device"]), int(row["inode"]))

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
-from bedrock.trace.names import NONE, Names, Rows, read_rows
+from bedrock.trace.names import Names, Rows, read_rows
 from bedrock.tracer.format import CallFlag, Op
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -35,7 +36,8 @@ COLUMNS: list[tuple[str, pa.DataType, str]] = [
         "the file, as the container sees it; where there is none what raw names, links not followed",
     ),
     ("raw", pa.string(), "the path argument as it was given"),
-    ("second", pa.string(), "the second path of a call that has two"),
+    ("second", pa.string(), "the second path of a call that has two; what a symlink says; the name of an attribute"),
+    ("second_raw", pa.string(), "the same as it was given"),
     ("argv", pa.list_(pa.string()), "of execve: the argument vector"),
     ("offset", pa.int64(), "where in the file it began, in bytes; of lseek and mmap the argument"),
     ("offset_shared", pa.bool_(), "somebody else moved the file's position during the call"),
@@ -52,7 +54,8 @@ COLUMNS: list[tuple[str, pa.DataType, str]] = [
     (
         "arg",
         pa.uint64(),
-        "open flags; lseek whence; mmap prot | flags << 32; other descriptor; child; address; opcode",
+        "open flags; mode, owner, flags or advice; lseek whence; mmap prot | flags << 32; other descriptor; child; "
+        "address; opcode",
     ),
 ]
 SCHEMA = pa.schema([pa.field(name, kind, metadata={"description": text}) for name, kind, text in COLUMNS])
@@ -73,6 +76,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     path: str | None = None
     raw: str | None = None
     second: str | None = None
+    second_raw: str | None = None
     argv: list[str] | None = None
     offset: int | None = None
     offset_shared: bool = False
@@ -91,7 +95,8 @@ _WITH_SIZE[
     [
         *range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.MUNMAP, Op.MSYNC, Op.FAULT, Op.SENDFILE, Op.COPY_FILE_RANGE,
         Op.SPLICE, Op.READLINK, Op.READLINKAT, Op.GETDENTS, Op.GETDENTS64, Op.TRUNCATE, Op.FTRUNCATE, Op.FALLOCATE,
-        Op.URING_READ, Op.URING_WRITE,
+        Op.URING_READ, Op.URING_WRITE, Op.URING_FALLOCATE, Op.URING_TRUNCATE, *range(Op.GETXATTR, Op.FSETXATTR + 1),
+        Op.READAHEAD, Op.FADVISE64, Op.SYNC_FILE_RANGE,
     ]
 ] = True  # fmt: skip
 _OP_NAMES = pa.array([Op(number).name.lower() if number in set(Op) else str(number) for number in range(256)])
@@ -144,6 +149,7 @@ def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
             _texts(rows.path, names),
             _texts(rows.raw, names).dictionary_decode(),
             _texts(rows.second, names).dictionary_decode(),
+            _texts(rows.second_raw, names).dictionary_decode(),
             pa.nulls(count, pa.list_(pa.string())) if vectors is None else pa.array(vectors, pa.list_(pa.string())),
             number(calls["offset"], pa.int64(), ~has_offset),
             flag(CallFlag.OFFSET_SHARED),

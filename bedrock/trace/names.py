@@ -12,9 +12,9 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from bedrock.trace.columns import NONE, as_of, codes_of, contains, join
 from bedrock.trace.decode import (
     Argv,
     Block,
@@ -30,14 +30,18 @@ from bedrock.trace.decode import (
 )
 from bedrock.tracer.format import CallFlag, Mode, Op, RecordType, TextFlag
 
-NONE = -1
 _WITH_STRINGS = np.zeros(256, bool)
 for _op in Op:
     _WITH_STRINGS[_op] = (
         Op.OPEN <= _op <= Op.CREAT
         or _op in {Op.EXECVE, Op.EXECVEAT, Op.URING_OPEN, Op.URING_STAT}
         or Op.STAT <= _op <= Op.FCHDIR
+        or Op.STATFS <= _op <= Op.URING_LINK
     )
+_SECOND_IS_PATH = np.zeros(256, bool)
+_SECOND_IS_PATH[
+    [Op.RENAME, Op.RENAMEAT, Op.RENAMEAT2, Op.LINK, Op.LINKAT, Op.URING_RENAME, Op.URING_LINK]
+] = True  # fmt: skip
 _MAX_WAITING = 1 << 16
 
 
@@ -61,8 +65,8 @@ class Task(NamedTuple):
 class Rows(NamedTuple):
     """The calls of one block, and for each of them a number, or NONE.
 
-    ``file`` counts :attr:`Names.files`; ``path``, ``raw`` and ``second`` count :attr:`Names.texts`; ``task`` counts
-    :attr:`Names.tasks`. ``argv`` has the argument vectors by row.
+    ``file`` counts :attr:`Names.files`; ``path``, ``raw``, ``second`` and ``second_raw`` count :attr:`Names.texts`;
+    ``task`` counts :attr:`Names.tasks`. ``argv`` has the argument vectors by row.
     """
 
     calls: Calls
@@ -70,24 +74,41 @@ class Rows(NamedTuple):
     path: NDArray[np.int64]
     raw: NDArray[np.int64]
     second: NDArray[np.int64]
+    second_raw: NDArray[np.int64]
     task: NDArray[np.int64]
     argv: dict[int, list[str]]
     notes: Notes
 
 
+class _Paths(NamedTuple):
+    """The paths that the notes of one block gave to files: which file, after how many calls, which path.
+
+    ``before`` has the path that each of these files had before.
+    """
+
+    file: NDArray[np.int64]
+    position: NDArray[np.int64]
+    path: NDArray[np.int64]
+    before: dict[int, int]
+
+
 class _Strings(NamedTuple):
-    """Raw arguments that wait for their calls."""
+    """Text arguments that wait for their calls; ``base`` is the path from which a second one counts."""
 
     tid: NDArray[np.int64]
     time_ns: NDArray[np.int64]
     text: NDArray[np.int64]
+    base: NDArray[np.int64]
     is_second: NDArray[np.bool_]
 
     def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> _Strings:
-        return _Strings(self.tid[chosen], self.time_ns[chosen], self.text[chosen], self.is_second[chosen])
+        return _Strings._make(column[chosen] for column in self)
+
+    def and_then(self, later: _Strings) -> _Strings:
+        return _Strings._make(np.concatenate(pair) for pair in zip(self, later, strict=True))
 
 
-_NO_STRINGS = _Strings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+_NO_STRINGS = _Strings._make([*(np.empty(0, np.int64) for _ in range(4)), np.empty(0, bool)])
 _KINDS = {
     0o100000: "file",
     0o040000: "directory",
@@ -161,12 +182,17 @@ class Names:
                 self.start = note
             else:
                 self.ended = True
-        strings = self._strings(notes)
-        file, path = self._name_files(calls, notes, index)
+        paths = self._read_files(notes)
+        strings = self._strings(notes, paths)
+        file, path = self._name_files(calls, paths, index)
         task = self._name_tasks(calls, notes, index, strings)
-        raw, second = self._name_arguments(calls, strings)
-        path = self._resolve(calls, path, raw)
-        return Rows(calls, file, path, raw, second, task, self._vectors(calls), notes)
+        raw, second_raw, second_base = self._name_arguments(calls, strings)
+        has_file = (calls["flags"] & CallFlag.HAS_FILE) != 0
+        # Calls that gave no file are about what their argument names.
+        path = self._resolve(path, raw, ~has_file)
+        is_path = _SECOND_IS_PATH[calls["op"]]
+        second = np.where(is_path, self._resolve(second_base, second_raw, is_path), second_raw)
+        return Rows(calls, file, path, raw, second, second_raw, task, self._vectors(calls), notes)
 
     def _intern(self, raw: bytes) -> int:
         number = self._text_numbers.get(raw)
@@ -179,17 +205,27 @@ class Names:
     # -- files
 
     def _name_files(
-        self, calls: Calls, notes: Notes, index: NDArray[np.int64]
+        self, calls: Calls, paths: _Paths, index: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        noted, positions, noted_paths = self._read_files(notes)
         has_any = np.flatnonzero(calls["flags"] & (CallFlag.HAS_FILE | CallFlag.FROM_BASE))
         file = np.full(len(calls), NONE, np.int64)
         path = file.copy()
         if not len(has_any):
             return file, path
-        inodes, inode_codes = _codes(calls["inode"][has_any])
-        devices, device_codes = _codes(calls["device"][has_any])
-        keys, codes = _codes(inode_codes * len(devices) + device_codes)
+        file[has_any], path[has_any] = self._pathsas_of(
+            calls["device"][has_any], calls["inode"][has_any], index[has_any], paths
+        )
+        # A call that only counts from a directory has used no file.
+        file[(calls["flags"] & CallFlag.HAS_FILE) == 0] = NONE
+        return file, path
+
+    def _pathsas_of(
+        self, device: NDArray[np.int64], inode: NDArray[np.int64], at: NDArray[np.int64], paths: _Paths
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The numbers of some files, and the path that each had after ``at`` calls."""
+        inodes, inode_codes = codes_of(inode)
+        devices, device_codes = codes_of(device)
+        keys, codes = codes_of(inode_codes * len(devices) + device_codes)
         numbers = np.array(
             [
                 self.file_number(FileIdentity(int(devices[key % len(devices)]), int(inodes[key // len(devices)])))
@@ -197,22 +233,16 @@ class Names:
             ],
             np.int64,
         )
-        used = numbers[codes]
-        file[has_any] = used
-        # What held before this block was kept by _read_files as the state before its first note.
-        before = np.array([self._path_before.get(int(number), self._path_of_file[number]) for number in numbers])
-        path[has_any] = _as_of(
-            used, index[has_any], noted=noted, positions=positions, values=noted_paths, before=before[codes]
+        before = np.array([paths.before.get(int(number), self._path_of_file[number]) for number in numbers])
+        return numbers[codes], as_of(
+            numbers[codes], at, noted=paths.file, positions=paths.position, values=paths.path, before=before[codes]
         )
-        # A call that only counts from a directory has used no file.
-        file[(calls["flags"] & CallFlag.HAS_FILE) == 0] = NONE
-        return file, path
 
-    def _read_files(self, notes: Notes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _read_files(self, notes: Notes) -> _Paths:
         chosen = notes.of(RecordType.FILE)
         fixed = notes.fixed(chosen, RecordType.FILE)
         numbers, paths = np.empty(len(chosen), np.int64), np.empty(len(chosen), np.int64)
-        self._path_before: dict[int, int] = {}
+        before: dict[int, int] = {}
         columns = (fixed[name].tolist() for name in ("device", "inode", "mode", "flags", "text_size"))
         for row, (at, device, inode, mode, flags, size) in enumerate(zip(chosen.tolist(), *columns, strict=True)):
             text = notes.text(at, RecordType.FILE, size)
@@ -224,18 +254,18 @@ class Names:
             number = self.file_number(FileIdentity(device, inode))
             if self.files[number].kind == "unknown":
                 self.files[number] = File(FileIdentity(device, inode), _KINDS.get(mode & 0o170000, "other"))
-            self._path_before.setdefault(number, self._path_of_file[number])
+            before.setdefault(number, self._path_of_file[number])
             if path not in self.paths[number]:
                 self.paths[number].append(path)
             self._path_of_file[number] = path
             numbers[row], paths[row] = number, path
-        return numbers, notes.position[chosen], paths
+        return _Paths(numbers, notes.position[chosen], paths, before)
 
     # -- processes
 
     def _name_tasks(self, calls: Calls, notes: Notes, index: NDArray[np.int64], strings: _Strings) -> NDArray[np.int64]:
         chosen = notes.of(RecordType.PROCESS, RecordType.ARGV)
-        programs = _join(strings, notes.tid[chosen], notes.time_ns[chosen])
+        programs = join(strings.tid, strings.time_ns, strings.text, notes.tid[chosen], notes.time_ns[chosen])
         threads, positions, tasks = [], [], []
         before: dict[int, int] = {}
         for at, program in zip(chosen.tolist(), programs.tolist(), strict=True):
@@ -263,9 +293,9 @@ class Names:
             tasks.append(number)
         if not len(calls):
             return np.empty(0, np.int64)
-        found, codes = _codes(calls["tid"])
+        found, codes = codes_of(calls["tid"])
         held = np.array([before.get(tid, self._task_of_thread.get(tid, NONE)) for tid in found.tolist()], np.int64)
-        return _as_of(
+        return as_of(
             calls["tid"].astype(np.int64),
             index,
             noted=np.array(threads, np.int64),
@@ -288,42 +318,55 @@ class Names:
 
     # -- arguments
 
-    def _strings(self, notes: Notes) -> _Strings:
+    def _strings(self, notes: Notes, paths: _Paths) -> _Strings:
         chosen = notes.of(RecordType.STRING)
         fixed = notes.fixed(chosen, RecordType.STRING)
         texts = [
-            self._intern(notes.text(at, RecordType.STRING, size))
-            for at, size in zip(chosen.tolist(), fixed["text_size"].tolist(), strict=True)
+            NONE if flags & TextFlag.UNREADABLE else self._intern(notes.text(at, RecordType.STRING, size))
+            for at, size, flags in zip(
+                chosen.tolist(), fixed["text_size"].tolist(), fixed["flags"].tolist(), strict=True
+            )
         ]
         is_second = (fixed["flags"] & TextFlag.SECOND) != 0
-        new = _Strings(notes.tid[chosen].astype(np.int64), notes.time_ns[chosen], np.array(texts, np.int64), is_second)
-        return _Strings(
-            np.concatenate([self._waiting.tid, new.tid]),
-            np.concatenate([self._waiting.time_ns, new.time_ns]),
-            np.concatenate([self._waiting.text, new.text]),
-            np.concatenate([self._waiting.is_second, new.is_second]),
+        base = np.full(len(chosen), NONE, np.int64)
+        with_base = np.flatnonzero(fixed["inode"])
+        if len(with_base):
+            some = fixed[with_base]
+            _, base[with_base] = self._pathsas_of(
+                some["device"], some["inode"], notes.position[chosen[with_base]], paths
+            )
+        return self._waiting.and_then(
+            _Strings(
+                notes.tid[chosen].astype(np.int64), notes.time_ns[chosen], np.array(texts, np.int64), base, is_second
+            )
         )
 
-    def _name_arguments(self, calls: Calls, strings: _Strings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        raw, second = np.full(len(calls), NONE, np.int64), np.full(len(calls), NONE, np.int64)
+    def _name_arguments(
+        self, calls: Calls, strings: _Strings
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """For each call its first and its second text, and the path of the directory from which the second counts."""
+        raw, second, second_base = (np.full(len(calls), NONE, np.int64) for _ in range(3))
         rows = np.flatnonzero(_WITH_STRINGS[calls["op"]])
         is_used = np.zeros(len(strings.tid), bool)
-        for column, mask in ((raw, ~strings.is_second), (second, strings.is_second)):
-            some = strings.where(mask)
-            column[rows] = _join(some, calls["tid"][rows], calls["time_ns"][rows])
+        keys = (calls["tid"][rows], calls["time_ns"][rows])
+        firsts = strings.where(~strings.is_second)
+        raw[rows] = join(firsts.tid, firsts.time_ns, firsts.text, *keys)
+        if strings.is_second.any():
+            seconds = strings.where(strings.is_second)
+            second[rows] = join(seconds.tid, seconds.time_ns, seconds.text, *keys)
+            second_base[rows] = join(seconds.tid, seconds.time_ns, seconds.base, *keys)
         if len(strings.tid):
             # Those whose call is in a later block wait for it.
-            is_used = _contains(calls["tid"][rows], calls["time_ns"][rows], strings.tid, strings.time_ns)
+            is_used = contains(*keys, strings.tid, strings.time_ns)
         self._waiting = strings.where(np.flatnonzero(~is_used)[-_MAX_WAITING:])
-        return raw, second
+        return raw, second, second_base
 
-    def _resolve(self, calls: Calls, path: NDArray[np.int64], raw: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Calls that gave no file are about what their argument names."""
-        has_file = (calls["flags"] & CallFlag.HAS_FILE) != 0
-        rows = np.flatnonzero((raw != NONE) & ~has_file)
+    def _resolve(self, path: NDArray[np.int64], raw: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """``path``, and in the rows that are chosen what the raw argument names when it counts from that path."""
+        rows = np.flatnonzero((raw != NONE) & chosen)
         if not len(rows):
             return path
-        pairs, codes = _codes((path[rows] + 1) << 32 | raw[rows])
+        pairs, codes = codes_of((path[rows] + 1) << 32 | raw[rows])
         found = []
         for pair in pairs.tolist():
             key = ((pair >> 32) - 1, pair & 0xFFFFFFFF)
@@ -357,78 +400,6 @@ def read_rows(trace: Trace, names: Names) -> Iterator[Rows]:
 def program_name(text: str | None) -> str:
     """What people call a program, from its path."""
     return PurePosixPath(text).name if text else ""
-
-
-def _codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct values in order of appearance, and for each value which of them it is: by hashing, not sorting."""
-    encoded = pa.array(np.ascontiguousarray(values)).dictionary_encode()
-    return np.asarray(encoded.dictionary), np.asarray(encoded.indices).astype(np.int64)
-
-
-def _as_of(
-    key: NDArray[np.int64],
-    at: NDArray[np.int64],
-    *,
-    noted: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    values: NDArray[np.int64],
-    before: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """For each call the value of the last note of its key that came before it, or ``before``.
-
-    A note at position n came after n calls, so it holds from call number n on.
-    """
-    if not len(noted):
-        return before
-    distinct = np.unique(noted)
-    found = np.searchsorted(distinct, key)
-    found[found == len(distinct)] = 0
-    concerned = np.flatnonzero(distinct[found] == key)
-    if not len(concerned):
-        return before
-    base = int(min(positions.min(), at.min()))
-    span = int(max(positions.max(), at.max())) - base + 2
-    ranks = np.searchsorted(distinct, noted) * span + (positions - base)
-    order = np.argsort(ranks, kind="stable")
-    wanted = found[concerned] * span + (at[concerned] - base)
-    last = np.searchsorted(ranks[order], wanted, side="right") - 1
-    is_same = last >= 0
-    is_same[is_same] = noted[order][last[is_same]] == key[concerned][is_same]
-    result = before.copy()
-    result[concerned[is_same]] = values[order][last[is_same]]
-    return result
-
-
-def _join(strings: _Strings, tid: NDArray[np.int64], time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The text of the string of the same thread and time, or NONE."""
-    result = np.full(len(tid), NONE, np.int64)
-    if not len(strings.tid) or not len(tid):
-        return result
-    order = np.lexsort((strings.tid, strings.time_ns))
-    times, tids = strings.time_ns[order], strings.tid[order]
-    at = np.searchsorted(times, time_ns)
-    # Two threads may begin a call in the same nanosecond; a few steps find the right one.
-    for _ in range(8):
-        inside = at < len(times)
-        same_time = inside.copy()
-        same_time[inside] = times[at[inside]] == time_ns[inside]
-        hit = same_time.copy()
-        hit[same_time] = tids[at[same_time]] == tid[same_time]
-        result[hit] = strings.text[order][at[hit]]
-        again = same_time & ~hit
-        if not again.any():
-            break
-        at = at + again
-    return result
-
-
-def _contains(
-    tid: NDArray[np.int64], time_ns: NDArray[np.int64], wanted_tid: NDArray[np.int64], wanted_time: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Which of the wanted pairs of thread and time are there."""
-    ones = np.zeros(len(tid), np.int64)
-    pairs = _Strings(tid.astype(np.int64), time_ns, ones, ones.astype(bool))
-    return np.not_equal(_join(pairs, wanted_tid, wanted_time), NONE)
 
 
 def unique_paths(names: Names, number: int) -> Sequence[str]:

@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bedrock.trace.names import NONE, Names, Rows
+from bedrock.trace.columns import NONE
+from bedrock.trace.names import Names, Rows
 from bedrock.trace.summary import READS, WRITES, is_one_of
 from bedrock.tracer.format import CallFlag, Op
 

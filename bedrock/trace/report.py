@@ -11,9 +11,10 @@ import zstandard
 from numpy.typing import NDArray
 
 from bedrock.model import Session
+from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
 from bedrock.trace.export import about_session
-from bedrock.trace.names import NONE, Names, read_rows
+from bedrock.trace.names import Names, read_rows
 from bedrock.trace.patterns import Accesses, FilePattern, PatternAdder, SlowCall, Timeline
 from bedrock.trace.summary import READS, WRITES, Adder, FileUse, TraceSummary, is_one_of
 from bedrock.tracer.format import CallFlag, Op

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bedrock.trace.columns import NONE
 from bedrock.trace.decode import FileTotal, OpTotal, Trace
-from bedrock.trace.names import NONE, Names, Rows, read_rows, unique_paths
+from bedrock.trace.names import Names, Rows, read_rows, unique_paths
 from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, Op, RecordType
 
 OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)

@@ -52,7 +52,11 @@ class RecordType(enum.IntEnum):
 
 
 class Op(enum.IntEnum):
-    """What a CALL did. One number for each system call, so that nothing is merged that a reader may want apart."""
+    """What a CALL did. One number for each system call, so that nothing is merged that a reader may want apart.
+
+    Calls through the 32-bit interface of x86 bear the name of the 64-bit call that does the same (``_llseek`` is LSEEK,
+    ``fstatat64`` NEWFSTATAT), with its arguments.
+    """
 
     OPEN = 1
     OPENAT = 2
@@ -82,7 +86,7 @@ class Op(enum.IntEnum):
     SENDFILE = 26  # this and the next two are two records each: what was read, and with TO_FILE what was written
     COPY_FILE_RANGE = 27
     SPLICE = 28
-    # From here on the loader's table says which argument is which: see fill_shapes in bdtrace.c.
+    # From here on the loader's table says which argument is which: see fill_shapes in syscalls.c.
     STAT = 29
     LSTAT = 30
     FSTAT = 31
@@ -135,6 +139,40 @@ class Op(enum.IntEnum):
     URING_FSYNC = 76
     URING_STAT = 77
     URING_OTHER = 78  # arg has the opcode
+    # System calls again.
+    STATFS = 79
+    FSTATFS = 80
+    GETXATTR = 81
+    LGETXATTR = 82
+    FGETXATTR = 83
+    LISTXATTR = 84
+    LLISTXATTR = 85
+    FLISTXATTR = 86
+    SETXATTR = 87
+    LSETXATTR = 88
+    FSETXATTR = 89
+    REMOVEXATTR = 90
+    LREMOVEXATTR = 91
+    FREMOVEXATTR = 92
+    UTIME = 93
+    UTIMES = 94
+    FUTIMESAT = 95
+    UTIMENSAT = 96
+    MKNOD = 97
+    MKNODAT = 98
+    FCHMODAT2 = 99
+    CHROOT = 100
+    READAHEAD = 101
+    FADVISE64 = 102
+    SYNC_FILE_RANGE = 103
+    SYNCFS = 104
+    URING_RENAME = 105  # requests to an io_uring again
+    URING_UNLINK = 106
+    URING_MKDIR = 107
+    URING_SYMLINK = 108
+    URING_LINK = 109
+    URING_FALLOCATE = 110
+    URING_TRUNCATE = 111
 
 
 def _range(first: Op, last: Op) -> frozenset[Op]:
@@ -148,13 +186,18 @@ CLASSES: dict[EventClass, frozenset[Op]] = {
     | {Op.CLOSE_RANGE, Op.URING_OPEN, Op.URING_CLOSE},
     EventClass.DATA: _range(Op.READ, Op.PWRITEV2)
     | _range(Op.SENDFILE, Op.SPLICE)
-    | {Op.URING_READ, Op.URING_WRITE, Op.URING_OTHER},
+    | {Op.READAHEAD, Op.FADVISE64, Op.URING_READ, Op.URING_WRITE, Op.URING_OTHER},
     EventClass.SEEK: frozenset({Op.LSEEK}),
     EventClass.MAP: frozenset({Op.MMAP, Op.MUNMAP, Op.MSYNC}),
     EventClass.FAULT: frozenset({Op.FAULT, Op.PAGE_IN}),
-    EventClass.STAT: _range(Op.STAT, Op.GETDENTS64) | {Op.CHDIR, Op.FCHDIR, Op.URING_STAT},
-    EventClass.CHANGE: _range(Op.TRUNCATE, Op.FALLOCATE) | _range(Op.RENAME, Op.FCHOWNAT),
-    EventClass.SYNC: frozenset({Op.FSYNC, Op.FDATASYNC, Op.URING_FSYNC}),
+    EventClass.STAT: _range(Op.STAT, Op.GETDENTS64)
+    | _range(Op.STATFS, Op.FLISTXATTR)
+    | {Op.CHDIR, Op.FCHDIR, Op.CHROOT, Op.URING_STAT},
+    EventClass.CHANGE: _range(Op.TRUNCATE, Op.FALLOCATE)
+    | _range(Op.RENAME, Op.FCHOWNAT)
+    | _range(Op.SETXATTR, Op.FCHMODAT2)
+    | _range(Op.URING_RENAME, Op.URING_TRUNCATE),
+    EventClass.SYNC: frozenset({Op.FSYNC, Op.FDATASYNC, Op.SYNC_FILE_RANGE, Op.SYNCFS, Op.URING_FSYNC}),
 }
 
 
@@ -176,7 +219,7 @@ class TextFlag(enum.IntFlag):
     DELETED = 2  # of FILE: the name was gone already
     UNREADABLE = 4  # of STRING and ARGV: the memory could not be read
     OUTSIDE = 8  # of FILE: not below the container's root
-    SECOND = 16  # of STRING: the second path of a call that has two
+    SECOND = 16  # of STRING: the second path of a call that has two, or the name of an extended attribute
     MORE = 32  # of ARGV: the next ARGV of the same thread and time goes on where this one ends
 
 
@@ -189,11 +232,19 @@ class Cause(enum.IntEnum):
     STRING_CUT = 3
     READ_FAULT = 4
     SIZE_LIMIT = 5
-    MAPPING_BUSY = 6
+    MAPPING_BUSY = 6  # of a fault: the process changed its mappings while we looked
+    FOREIGN_ABI = 7  # a call through an interface that we can't read: x32, or 32-bit programs on arm64
 
 
 # The causes after which a record is not in the trace; after the others it is, with less in it.
-DROPPING = (Cause.RING_FULL, Cause.MAP_FULL, Cause.WRITE_ERROR, Cause.SIZE_LIMIT, Cause.MAPPING_BUSY)
+DROPPING = (
+    Cause.RING_FULL,
+    Cause.MAP_FULL,
+    Cause.WRITE_ERROR,
+    Cause.SIZE_LIMIT,
+    Cause.MAPPING_BUSY,
+    Cause.FOREIGN_ABI,
+)
 
 
 class Field(NamedTuple):
@@ -220,7 +271,8 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field(
             "arg",
             "u64",
-            "open flags; lseek whence; prot | flags << 32; the other descriptor; child's process; address; opcode",
+            "open flags; mode, owner, flags or advice; lseek whence; prot | flags << 32; the other descriptor; "
+            "child's process; address; opcode",
         ),
         Field("device", "u32", "of the file, with HAS_FILE"),
         Field("fd", "i32", "descriptor, or -1"),
@@ -242,6 +294,9 @@ LAYOUT: dict[RecordType, list[Field]] = {
         *_HEAD,
         Field("text_size", "u32", "bytes of text behind this"),
         Field("flags", "u32", "TextFlag"),
+        Field("inode", "u64", "with SECOND, of the directory from which the path counts; 0: from the root"),
+        Field("device", "u32", "of that directory"),
+        Field("reserved", "u32", ""),
     ],
     RecordType.ARGV: [
         *_HEAD,
@@ -336,7 +391,7 @@ _PREFIXES: dict[type[enum.IntEnum | enum.IntFlag], str] = {
     TextFlag: "TEXT",
     Cause: "CAUSE",
 }
-_SHAPE = ("path", "second", "base", "fd", "size", "arg")
+_SHAPE = ("path", "second", "base", "second_base", "fd", "offset", "size", "arg")
 
 _NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "i32": "<i4", "i64": "<i8"}
 _C = {"u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t", "i64": "int64_t"}

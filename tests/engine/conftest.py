@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled, containers_of
+from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_programs, containers_of
 from make_image import make_image, remove_image
 from oracle import oracle_image
 from processes import Fleet
@@ -22,24 +22,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def known_io(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A static program that does I/O which it also writes down."""
-    return compiled("known_io", tmp_path_factory.mktemp("programs"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Static programs, by name, that do what the tests know the traces of."""
+    return compiled_programs(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(scope="session")
-def pitfalls(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A static program that does what tracers get wrong."""
-    return compiled("pitfalls", tmp_path_factory.mktemp("programs"))
-
-
-@pytest.fixture(scope="session")
-def image(known_io: bytes, pitfalls: bytes) -> Iterator[str]:
-    """busybox, a file to read, and the program of known I/O."""
+def image(programs: dict[str, bytes]) -> Iterator[str]:
+    """busybox, files to read, and our programs."""
     extra = {
         "srv/verse.txt": VERSE,
-        "bin/known_io": known_io,
-        "bin/pitfalls": pitfalls,
+        **{f"bin/{name}": program for name, program in programs.items()},
         "srv/not-a-program": b"\x00\x01",
         "srv/big.bin": bytes(256 * 4096),
     }
@@ -49,9 +42,9 @@ def image(known_io: bytes, pitfalls: bytes) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def scratch_image(known_io: bytes) -> Iterator[str]:
+def scratch_image(programs: dict[str, bytes]) -> Iterator[str]:
     """Nothing but one static program, with an entrypoint and no shell, libc or PATH."""
-    make_image(SCRATCH_IMAGE, {"known_io": known_io}, ['ENTRYPOINT ["/known_io"]'], with_busybox=False)
+    make_image(SCRATCH_IMAGE, {"known_io": programs["known_io"]}, ['ENTRYPOINT ["/known_io"]'], with_busybox=False)
     yield SCRATCH_IMAGE
     remove_image(SCRATCH_IMAGE)
 
@@ -65,10 +58,9 @@ def nobodys_image() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def debian(tmp_path_factory: pytest.TempPathFactory, pitfalls: bytes) -> str:
+def debian(tmp_path_factory: pytest.TempPathFactory, programs: dict[str, bytes]) -> str:
     """Debian with the programs whose traces are compared with strace's, and with what compiles the tracer."""
-    directory = tmp_path_factory.mktemp("debian")
-    return oracle_image({"pitfalls": pitfalls, "threads": compiled("threads", directory)}, directory)
+    return oracle_image(programs, tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture(scope="session")

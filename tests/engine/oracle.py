@@ -20,10 +20,16 @@ from bedrock.tracer.format import Op
 
 PACKAGES = ["strace", "fio", "sqlite3", "git", "python3-minimal", "busybox-static", *compile.PACKAGES]
 
-# What is made by the kernel and not called, has another name, or is traced for files only (which strace can't tell).
-_NO_CALLS = {"fork", "exit", "fault", "page_in", "fcntl_dupfd", "munmap", "msync"}
+# What is made by the kernel and not called, has another name, is traced for files only (which strace can't tell), or is
+# newer than Debian's strace.
+_NO_CALLS = {"fork", "exit", "fault", "page_in", "fcntl_dupfd", "munmap", "msync", "fchmodat2"}
 NAMES = sorted(name for op in Op if (name := op.name.lower()) not in _NO_CALLS and not name.startswith("uring_"))
 _FORKS = ("fork", "vfork", "clone", "clone3")
+# What strace calls the calls of 32-bit programs that have no other name in our traces than those of 64-bit ones.
+_NAMES_32 = {
+    "_llseek": "lseek", "mmap2": "mmap", "fcntl64": "fcntl", "stat64": "stat", "lstat64": "lstat", "fstat64": "fstat",
+    "fstatat64": "newfstatat", "sendfile64": "sendfile", "ftruncate64": "ftruncate", "fadvise64_64": "fadvise64",
+}  # fmt: skip
 _READS = {"read", "pread64", "readv", "preadv", "preadv2"}
 _MOVES = {"sendfile", "copy_file_range", "splice"}
 _WRITES = {"write", "pwrite64", "writev", "pwritev", "pwritev2"}
@@ -114,6 +120,7 @@ def account_of_strace(lines: Iterable[str], *, ignored: str | None = None) -> Ac
                 raise AssertionError(f"strace wrote what can't be read: {line!r}")
             continue
         name, arguments, error = match["name"], match["arguments"], match["error"]
+        name = _NAMES_32.get(name, name)
         if match["result"] == "?":
             continue  # it never returned
         if name in _FORKS:
@@ -142,7 +149,7 @@ def account_of_strace(lines: Iterable[str], *, ignored: str | None = None) -> Ac
 
 def run_strace(image: str, command: list[str], directory: Path, *, ignored: str | None = None) -> Account:
     """Run a command in an image under strace, as like to a session as can be: no terminal, no input, two pipes."""
-    traced = ",".join([*NAMES, "fcntl", *_FORKS])
+    traced = ",".join([*NAMES, "fcntl", *_FORKS, *(f"?{name}" for name in _NAMES_32)])
     done = subprocess.run(
         ["docker", "run", "--rm", "--cap-add", "SYS_PTRACE", "-v", f"{directory}:/witness", image,
          "strace", "-ff", "-y", "-qq", "-s", "0", "-e", "signal=none", "-e", f"trace={traced}",

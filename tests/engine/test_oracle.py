@@ -47,6 +47,8 @@ WORKLOADS = {
     " | busybox grep -c 1; busybox dd if=/srv/bytes of=/tmp/y bs=3k; busybox md5sum /tmp/y'",
     "threads": "threads /srv/bytes",
     "forks": "pitfalls storm 300",
+    "attributes": "attributes",
+    "32 bits": "cd /tmp; cp /srv/bytes /srv/big.bin; for i in 1 2 3 4 5 6 7 8 9; do abi32; abi64; done",
 }
 
 
@@ -67,5 +69,5 @@ async def test_calls_and_bytes_are_those_that_strace_sees(
     assert session.trace is not None
     assert session.trace.state is TraceState.COMPLETE, session.trace
     ours = account_of_events(await events_of(client, session, tmp_path), ignored=ignored)
-    assert sum(ours.calls.values()) > 100
+    assert sum(ours.calls.values()) > 40
     assert ours - theirs == {}

@@ -122,8 +122,9 @@ async def test_bytes_that_never_pass_through_the_process_are_told_on_both_sides(
 
 
 async def test_requests_to_an_io_uring_are_told_like_calls(traced: Traced) -> None:
-    events = await traced("/bin/pitfalls", "uring", "/srv/big.bin")
-    requests = [(e.op, e.path, e.offset, e.result or e.error) for e in events if e.op.startswith("uring_")]
+    events = await traced("/bin/uring", "/srv/big.bin")
+    all_requests = [event for event in events if event.op.startswith("uring_")]
+    requests = [(e.op, e.path, e.offset, e.result or e.error) for e in all_requests[:8]]
     opened = requests.pop(0)
     assert opened[:2] == ("uring_open", "/srv/big.bin")
     assert requests == [
@@ -134,6 +135,88 @@ async def test_requests_to_an_io_uring_are_told_like_calls(traced: Traced) -> No
         ("uring_read", "/srv/big.bin", 9, 33),
         ("uring_open", "/srv/nothing", None, "ENOENT"),
         ("uring_close", "/tmp/by-ring", None, None),
+    ]
+    changes = [(e.op, e.path, e.second or e.offset, e.requested) for e in all_requests[8:]]
+    assert changes == [
+        ("uring_mkdir", "/tmp/dir", None, None),
+        ("uring_link", "/tmp/by-ring", "/tmp/dir/linked", None),
+        ("uring_symlink", "/tmp/symbolic", "by-ring", None),
+        ("uring_rename", "/tmp/symbolic", "/tmp/dir/renamed", None),
+        ("uring_unlink", "/tmp/dir/renamed", None, None),
+        ("uring_fallocate", "/tmp/by-ring", 6000, 5000),
+        ("uring_truncate", "/tmp/by-ring", None, 777),
+        # Into a place of the ring's own table: there is no descriptor.
+        ("uring_open", "/srv/big.bin", None, None),
+        ("uring_read", "/srv/big.bin", 11, 44),
+        ("uring_close", None, None, None),
+    ]
+    assert [event.fd for event in all_requests[-3:]] == [None, 0, None]
+
+
+# What programs/abi32.c does: call, path, offset, result (None where it is an address or varies), bytes asked for.
+_MADE_BIG = 1 << 32
+_CALLS_32 = [
+    ("open", "/srv/big.bin", None, 3, None),
+    ("read", "/srv/big.bin", 0, 100, 100),
+    ("pread64", "/srv/big.bin", 300, 200, 200),
+    ("pread64", "/srv/big.bin", 5 * _MADE_BIG + 7, 0, 200),
+    ("lseek", "/srv/big.bin", -10, 90, None),
+    ("readv", "/srv/big.bin", 90, 42, 42),
+    ("preadv", "/srv/big.bin", 1000, 42, 42),
+    ("openat", "/tmp/abi32", None, 4, None),
+    ("ftruncate", "/tmp/abi32", None, 0, _MADE_BIG),
+    ("lseek", "/tmp/abi32", _MADE_BIG + 50, _MADE_BIG + 50, None),
+    ("pwrite64", "/tmp/abi32", _MADE_BIG + 9, 25, 25),
+    ("fallocate", "/tmp/abi32", 4 * PAGE, 0, PAGE),
+    ("sync_file_range", "/tmp/abi32", _MADE_BIG + 12, 0, 34),
+    ("fadvise64", "/srv/big.bin", 56, 0, 78),
+    ("sendfile", "/srv/big.bin", 500, 40, 40),
+    ("sendfile", "/tmp/abi32", _MADE_BIG + 50, 40, 40),
+    ("sendfile", "/srv/big.bin", 600, 41, 41),
+    ("sendfile", "/tmp/abi32", _MADE_BIG + 90, 41, 41),
+    ("mmap", "/srv/big.bin", 3 * PAGE, None, PAGE),
+    ("munmap", "/srv/big.bin", None, 0, PAGE),
+    ("mmap", "/srv/big.bin", 7 * PAGE, None, PAGE),
+    ("munmap", "/srv/big.bin", None, 0, PAGE),
+    ("stat", "/srv/big.bin", None, 0, None),
+    ("open", "/tmp", None, 5, None),
+    ("newfstatat", "/tmp/abi32", None, 0, None),
+    ("renameat2", "/tmp/abi32", None, 0, None),
+    ("open", "/srv", None, 6, None),
+    ("getdents64", "/srv", None, None, 65536),
+    ("close", "/srv", None, 0, None),
+]
+
+
+@pytest.mark.parametrize("program", ["abi32", "abi64"])
+async def test_calls_through_the_interface_of_32_bits_are_told_like_all_others(traced: Traced, program: str) -> None:
+    """Their numbers and arguments mean something else: whoever does not look takes a write for a stat."""
+    events = await traced(f"/bin/{program}")
+    faults = [event for event in events if event.op == "fault" and event.path == "/srv/big.bin"]
+    assert [event.offset for event in faults] == [3 * PAGE]
+    calls = [event for event in events if event.op not in {"execve", "exit", "fault", "page_in"}]
+    told = [(e.op, e.path, e.offset, e.result, e.requested) for e in calls]
+    assert [
+        (*call[:3], None if expected[3] is None else call[3], call[4])
+        for call, expected in zip(told, _CALLS_32, strict=True)
+    ] == _CALLS_32
+    assert [event.second for event in calls if event.op == "renameat2"] == ["/tmp/abi32-2"]
+
+
+async def test_calls_that_make_no_sense_are_told_as_they_are(client: Client, image: str, tmp_path: Path) -> None:
+    session = await finished(client, await client.create(image, ["pitfalls", "nonsense"], ttl="30s"))
+    assert session.exit_code == 0
+    assert session.trace is not None
+    # A string that the kernel could not read either is no loss. A call that we can't read is one.
+    assert session.trace.state is TraceState.LOSSY
+    assert session.trace.lost == {"foreign_abi": 1}
+    events = await events_of(client, session, tmp_path)
+    failed = [(event.op, event.path, event.raw, event.error) for event in events if event.error is not None]
+    assert failed[-4:] == [
+        ("openat", None, None, "EFAULT"),
+        ("rename", None, None, "EFAULT"),
+        ("openat", None, "relative", "EBADF"),
+        ("read", None, None, "EBADF"),
     ]
 
 
@@ -148,11 +231,12 @@ async def test_a_file_keeps_its_name_and_identity_when_it_is_renamed_or_removed_
 
 async def test_paths_may_be_longer_than_a_kilobyte_and_need_not_be_text(traced: Traced, tmp_path: Path) -> None:
     events = of(await traced("/bin/pitfalls", "long"), "write")
-    deep, odd = events
+    deep, odd, many = events
     components = (deep.path or "").split("/")
     assert [len(component) for component in components] == [0, 3, *[200] * 15, 4]
     assert components[-1] == "deep"
     assert odd.path == "/tmp/\\xff\\xfe{\n}"
+    assert many.path == "/tmp" + 1000 * "/x" + "/many"
 
 
 async def test_a_file_that_is_copied_up_when_it_is_written_stays_one_path(traced: Traced) -> None:

@@ -10,6 +10,7 @@
  *
  * Only the kernel types' fields that are read are declared; CO-RE finds them in the kernel that is there.
  */
+#include "abi32.bpf.h"
 #include "faults.bpf.h"
 #include "mappings.bpf.h"
 #include "processes.bpf.h"
@@ -21,30 +22,29 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 number = ctx->args[1];
-	struct registers registers;
 	struct call *call;
 	__u64 now, file;
+	enum abi abi;
 	__u16 op;
 	__s32 fd;
 
-	if (number >= SYSCALLS)
+	if (!is_target(task))
 		return 0;
-	op = op_of[number];
-	if (!op || !is_target(task))
+	abi = abi_of(task, number);
+	op = number >= SYSCALLS ? 0 : abi == ABI_32 ? op32_of[number] : op_of[number];
+	if (abi == ABI_FOREIGN && has_begun) {
+		count_seen();
+		count_cause(BDT_CAUSE_FOREIGN_ABI);
 		return 0;
+	}
 	/* The gate itself is not the target's doing, up to the exec with which it becomes the target. */
-	if (!has_begun && op != BDT_OP_EXECVE && op != BDT_OP_EXECVEAT)
+	if (!op || (!has_begun && op != BDT_OP_EXECVE && op != BDT_OP_EXECVEAT))
 		return 0;
 	now = bpf_ktime_get_ns();
 	call = call_of(task, now);
 	if (!call)
 		return 0;
-	bpf_probe_read_kernel(&registers, sizeof(registers), (void *)ctx->args[0]);
-	{
-		__u64 argument[5] = ARGUMENTS(registers);
-
-		__builtin_memcpy(call->argument, argument, sizeof(argument));
-	}
+	take_arguments(call, ctx->args[0], abi, number);
 	if (op == BDT_OP_FCNTL_DUPFD && call->argument[1] != F_DUPFD && call->argument[1] != F_DUPFD_CLOEXEC)
 		return 0;
 	if (op == BDT_OP_MMAP && (call->argument[3] & MAP_ANONYMOUS))
@@ -56,12 +56,12 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	forget(&call->from);
 	fd = op == BDT_OP_MMAP ? call->argument[4] : op == BDT_OP_SENDFILE ? call->argument[1] : call->argument[0];
 	if (takes_descriptor(op) || op == BDT_OP_MMAP || moves(op)) {
-		file = file_of(task, fd);
+		file = file_of(fd);
 		if (file)
 			note_file(&call->from, file, now, task->pid, false);
 	}
 	if (op >= BDT_OP_STAT && op != BDT_OP_MUNMAP && op != BDT_OP_MSYNC && shapes[op & 127].fd) {
-		file = file_of(task, call->argument[(shapes[op & 127].fd - 1) & 7]);
+		file = file_of(call->argument[(shapes[op & 127].fd - 1) & 7]);
 		if (file)
 			note_file(&call->from, file, now, task->pid, false);
 	}
@@ -79,7 +79,7 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (moves(op)) {
 		forget(&call->to);
-		file = file_of(task, op == BDT_OP_SENDFILE ? call->argument[0] : call->argument[2]);
+		file = file_of(op == BDT_OP_SENDFILE ? call->argument[0] : call->argument[2]);
 		if (file)
 			note_file(&call->to, file, now, task->pid, false);
 	}
@@ -93,7 +93,6 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct call *call = bpf_task_storage_get(&calls, task, NULL, 0);
 	struct bdt_call values = { .fd = -1, .offset = -1 };
 	bool has_own_offset = false;
-	struct registers registers;
 	bool tells = mode == BDT_MODE_EVENTS;
 	__u64 file;
 	__u16 op;
@@ -116,8 +115,6 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	case BDT_OP_OPEN:
 	case BDT_OP_CREAT:
 		values.arg = op == BDT_OP_OPEN ? call->argument[1] : 01101;
-		if (tells)
-			emit_string(call->argument[0], 1, 0, call->time_ns, task->pid);
 		break;
 	case BDT_OP_OPENAT:
 	case BDT_OP_OPENAT2:
@@ -125,8 +122,6 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 			values.arg = call->argument[2];
 		else
 			bpf_probe_read_user(&values.arg, sizeof(values.arg), (void *)call->argument[2]);
-		if (tells)
-			emit_string(call->argument[1], 1, 0, call->time_ns, task->pid);
 		break;
 	case BDT_OP_EXECVE:
 	case BDT_OP_EXECVEAT:
@@ -134,8 +129,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		if (values.result < 0) {
 			bool at = op == BDT_OP_EXECVEAT;
 
-			emit_string(call->argument[at], 1, 0, call->time_ns, task->pid);
-			note_base(&call->from, call->argument[at], at ? (__s32)call->argument[0] : AT_FDCWD, call->time_ns);
+			emit_argument(call, call->argument[at], at ? (__s32)call->argument[0] : AT_FDCWD, values.result);
 		}
 		break;
 	case BDT_OP_READ:
@@ -170,14 +164,14 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		values.arg = call->argument[2];
 		values.fd = call->argument[0];
 		has_own_offset = true;
+		if (call->form == ABI32_LONG_SEEK && !values.result)
+			bpf_probe_read_user(&values.result, sizeof(values.result), (void *)call->argument[3]);
 		break;
 	case BDT_OP_MMAP:
 		values.requested = call->argument[1];
 		values.arg = (call->argument[2] & 0xffffffff) | call->argument[3] << 32;
 		values.fd = call->argument[4];
-		/* The sixth argument, which only this call needs. */
-		bpf_probe_read_kernel(&registers, sizeof(registers), (void *)ctx->args[0]);
-		values.offset = SIXTH_ARGUMENT(registers);
+		values.offset = call->argument[5];
 		has_own_offset = true;
 		break;
 	case BDT_OP_MUNMAP:
@@ -190,16 +184,18 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		values.arg = call->argument[1];
 	}
 	if (opens(op)) {
-		if (values.result >= 0) {
+		bool at = op == BDT_OP_OPENAT || op == BDT_OP_OPENAT2;
+
+		if (values.result < 0) {
+			if (tells)
+				emit_argument(call, call->argument[at], at ? (__s32)call->argument[0] : AT_FDCWD, values.result);
+		} else {
+			if (tells)
+				emit_string(NULL, call->argument[at], FROM_USER, call->time_ns, task->pid);
 			values.fd = values.result;
-			file = file_of(task, values.fd);
+			file = file_of(values.fd);
 			if (file)
 				note_file(&call->from, file, call->time_ns, task->pid, tells);
-		} else if (tells) {
-			bool at = op == BDT_OP_OPENAT || op == BDT_OP_OPENAT2;
-
-			note_base(&call->from, at ? call->argument[1] : call->argument[0],
-				  at ? (__s32)call->argument[0] : AT_FDCWD, call->time_ns);
 		}
 		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
 	} else if (op < BDT_OP_READ || op > BDT_OP_MMAP) {

@@ -49,29 +49,39 @@ int __noinline note_file(struct subject *subject, __u64 file_address, __u64 time
 	return 0;
 }
 
+#define UNREADABLE 256
+
+/* The first character of a path in user memory: 0 for an empty one, and where none is given. */
+static __always_inline __u32 first_of(__u64 path)
+{
+	__u8 first = 0;
+
+	if (path && bpf_probe_read_user(&first, 1, (void *)path))
+		return UNREADABLE;
+	return first;
+}
+
 /*
- * Take down from which directory a path counts: the working directory or a descriptor's for a relative one, the root for
- * an absolute one of a process that has changed its root.
+ * Take down from which directory a path counts, by its first character: the working directory or a descriptor's for a
+ * relative one, the root for an absolute one of a process that has changed its root.
  */
-int __noinline note_base(struct subject *subject, __u64 raw, __s32 base, __u64 time_ns)
+int __noinline note_base(struct subject *subject, __u32 first, __s32 base, __u64 time_ns)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct fs_struct *fs = task->fs;
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	struct dentry *dentry;
 	struct vfsmount *mnt;
-	char first = '/';
 	__u64 file;
 
-	if (!fs || !subject)
+	if (!fs || !subject || first == UNREADABLE)
 		return 0;
-	bpf_probe_read_user(&first, 1, (void *)raw);
 	if (first == '/') {
 		dentry = BPF_CORE_READ(fs, root.dentry);
 		mnt = BPF_CORE_READ(fs, root.mnt);
 		if ((__u64)dentry == root_dentry && (__u64)mnt == root_mnt)
 			return 0;
 	} else if (base != AT_FDCWD) {
-		file = file_of(task, base);
+		file = file_of(base);
 		if (!file)
 			return 0;
 		note_file(subject, file, time_ns, task->pid, false);

@@ -115,13 +115,44 @@ struct filename {
 	const char *name;
 } CORE;
 struct io_open {
+	int dfd;
+	__u32 file_slot;
 	struct filename *filename;
 } CORE;
 struct io_close {
 	int fd;
+	__u32 file_slot;
 } CORE;
 struct io_statx {
 	struct filename *filename;
+	int dfd;
+} CORE;
+struct io_rename {
+	int old_dfd;
+	int new_dfd;
+	struct filename *oldpath;
+	struct filename *newpath;
+} CORE;
+struct io_unlink {
+	int dfd;
+	struct filename *filename;
+} CORE;
+struct io_mkdir {
+	int dfd;
+	struct filename *filename;
+} CORE;
+struct io_link {
+	int old_dfd;
+	int new_dfd;
+	struct filename *oldpath;
+	struct filename *newpath;
+} CORE;
+struct io_sync {
+	long long len;
+	long long off;
+} CORE;
+struct io_ftrunc {
+	long long len;
 } CORE;
 struct fdtable {
 	unsigned int max_fds;
@@ -169,7 +200,12 @@ struct linux_binprm {
 	struct file *file;
 	const char *filename;
 } CORE;
+struct thread_info {
+	unsigned long flags;
+	unsigned int status;
+} CORE;
 struct task_struct {
+	struct thread_info thread_info;
 	int pid;
 	int tgid;
 	int exit_code;
@@ -189,14 +225,16 @@ struct task_struct {
 struct registers {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 };
-#define ARGUMENTS(r) { (r).di, (r).si, (r).dx, (r).r10, (r).r8 }
-#define SIXTH_ARGUMENT(r) ((r).r9)
+#define ARGUMENTS(r) { (r).di, (r).si, (r).dx, (r).r10, (r).r8, (r).r9 }
+#define ARGUMENTS32(r) { (__u32)(r).bx, (__u32)(r).cx, (__u32)(r).dx, (__u32)(r).si, (__u32)(r).di, (__u32)(r).bp }
+#define TS_COMPAT 2
+#define X32_CALL 0x40000000
 #elif defined(__TARGET_ARCH_arm64)
 struct registers {
 	__u64 x[6];
 };
-#define ARGUMENTS(r) { (r).x[0], (r).x[1], (r).x[2], (r).x[3], (r).x[4] }
-#define SIXTH_ARGUMENT(r) ((r).x[5])
+#define ARGUMENTS(r) { (r).x[0], (r).x[1], (r).x[2], (r).x[3], (r).x[4], (r).x[5] }
+#define TIF_32BIT (1 << 22)
 #else
 #error "the probes know x86-64 and arm64"
 #endif
@@ -211,12 +249,14 @@ struct registers {
 #define MAY_BE_BACKING (1u << 24 | 1u << 25)
 #define MAP_ANONYMOUS 0x20
 #define AT_FDCWD -100
+#define EFAULT 14
 #define F_DUPFD 0
 #define F_DUPFD_CLOEXEC 1030
 
 #define MAX_PATH 4096
 #define MAX_NAME 256
-#define MAX_LEVELS 64
+#define MAX_LEVELS 2048 /* components of one letter that MAX_PATH has room for */
+#define MAX_NAMESPACES 32 /* the kernel's own limit, MAX_PID_NS_LEVEL */
 #define MAX_IOVECS 1024 /* the kernel's own limit, UIO_MAXIOV */
 #define MAX_ARGV_PARTS 64
 #define FAULT_WRITE 2 /* x86's error code: the access was a write */

@@ -107,7 +107,7 @@ static long walk_down(__u32 index, struct maple_walk *walk)
 int __noinline find_mapping(struct mapping *mapping, __u64 address)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct mm_struct *mm = task->mm;
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	/* Call-backs take addresses on the stack of their caller only. */
 	struct maple_walk walk = { .address = address, .max = ~0ULL, .found = MAPPING_CHANGES };
 

@@ -19,14 +19,14 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (!call)
 		return 0;
 	if (!has_begun) {
-		fs = task->fs;
+		fs = BPF_CORE_READ(task, fs);
 		root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
 		root_mnt = (__u64)BPF_CORE_READ(fs, root.mnt);
 		has_begun = 1;
 	}
 	/* The program itself: of a script, its interpreter. */
 	note_file(&call->from, (__u64)BPF_CORE_READ(binprm, file), call->time_ns, task->pid, false);
-	emit_string((__u64)BPF_CORE_READ(binprm, filename), 0, 0, call->time_ns, task->pid);
+	emit_string(NULL, (__u64)BPF_CORE_READ(binprm, filename), FROM_KERNEL, call->time_ns, task->pid);
 	emit_argv(task, call->time_ns, task->pid);
 	return 0;
 }

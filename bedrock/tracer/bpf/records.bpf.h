@@ -2,30 +2,31 @@
 /* The record of a call, once it has returned. */
 #pragma once
 
+#include "abi32.h"
+#include "shapes.h"
 #include "files.bpf.h"
 #include "totals.bpf.h"
 
 struct iovec_walk {
 	__u64 at;
 	__u64 sum;
+	__u64 word_size;
 };
 
+/* Each entry is a base and a size, a word each. */
 static long add_iovec(__u32 index, struct iovec_walk *walk)
 {
-	struct {
-		__u64 base;
-		__u64 size;
-	} iovec;
+	__u64 entry = walk->at + 2 * index * walk->word_size, size = 0;
 
-	if (bpf_probe_read_user(&iovec, sizeof(iovec), (void *)(walk->at + index * sizeof(iovec))))
+	if (bpf_probe_read_user(&size, walk->word_size == 4 ? 4 : 8, (void *)(entry + walk->word_size)))
 		return 1;
-	walk->sum += iovec.size;
+	walk->sum += size;
 	return 0;
 }
 
 static __always_inline __u64 sum_of_iovecs(struct call *call)
 {
-	struct iovec_walk walk = { .at = call->argument[1] };
+	struct iovec_walk walk = { .at = call->argument[1], .word_size = call->is_32 ? 4 : 8 };
 	__u64 count = call->argument[2];
 
 	if (count > MAX_IOVECS) {
@@ -52,7 +53,7 @@ static __always_inline __s64 began_at(struct subject *subject, __s64 moved)
 }
 
 /* The same for calls that may be given the address of an offset, which they move instead. */
-static __always_inline __s64 moved_from(struct subject *subject, __u64 address, __s64 moved)
+static __always_inline __s64 moved_from(struct subject *subject, __u64 address, bool is_short, __s64 moved)
 {
 	__s64 after = 0;
 
@@ -60,7 +61,7 @@ static __always_inline __s64 moved_from(struct subject *subject, __u64 address, 
 		return -1;
 	if (!address)
 		return began_at(subject, moved);
-	bpf_probe_read_user(&after, sizeof(after), (void *)address);
+	bpf_probe_read_user(&after, is_short ? 4 : 8, (void *)address);
 	return moved > 0 ? after - moved : after;
 }
 
@@ -114,36 +115,62 @@ static __always_inline void emit_move(struct task_struct *task, struct call *cal
 	values->requested = is_sendfile ? call->argument[3] : call->argument[4];
 	values->fd = in;
 	values->arg = out;
-	values->offset = moved_from(&call->from, is_sendfile ? call->argument[2] : call->argument[1], values->result);
+	values->offset = moved_from(&call->from, is_sendfile ? call->argument[2] : call->argument[1],
+				    call->form == ABI32_SHORT_OFFSET, values->result);
 	emit_call(call, &call->from, values);
 	values->fd = out;
 	values->arg = in;
-	values->offset = moved_from(&call->to, is_sendfile ? 0 : call->argument[3], values->result);
+	values->offset = moved_from(&call->to, is_sendfile ? 0 : call->argument[3], false, values->result);
 	call->to.flags |= BDT_CALL_TO_FILE;
 	emit_call(call, &call->to, values);
+}
+
+/* The kernel could not read a string of a call that failed so either: then there is none to be missed. */
+static __always_inline __u32 may_fail(__s64 result)
+{
+	return result == -EFAULT ? MAY_FAIL : 0;
+}
+
+/* A path argument, and from which directory it counts. */
+static __always_inline void emit_argument(struct call *call, __u64 path, __s32 base, __s64 result)
+{
+	/* Without a path, utimensat is about the descriptor's own file. */
+	if (path)
+		emit_string(NULL, path, FROM_USER | may_fail(result), call->time_ns, bpf_get_current_task_btf()->pid);
+	note_base(&call->from, first_of(path), base, call->time_ns);
+}
+
+/* A second argument that is text: another path, or a name that is none. */
+static __always_inline void emit_second(struct call *call, __u64 text, __u8 base, __s64 result)
+{
+	__s32 directory = base == WORKING_DIRECTORY ? AT_FDCWD : (__s32)call->argument[(base - 1) & 7];
+
+	forget(&call->to);
+	if (base)
+		note_base(&call->to, first_of(text), directory, call->time_ns);
+	emit_string(&call->to, text, FROM_USER | IS_SECOND | may_fail(result), call->time_ns,
+		    bpf_get_current_task_btf()->pid);
 }
 
 /* A call whose arguments the loader's table describes. */
 static __always_inline void emit_shaped(struct task_struct *task, struct call *call, struct bdt_call *values)
 {
 	const volatile struct bdt_shape *shape = &shapes[values->op & 127];
-	__u64 path;
 
-	if (shape->fd) {
+	if (shape->fd)
 		values->fd = call->argument[(shape->fd - 1) & 7];
+	if (shape->offset)
+		values->offset = call->argument[(shape->offset - 1) & 7];
+	else
 		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
-	}
 	if (shape->size)
 		values->requested = call->argument[(shape->size - 1) & 7];
 	if (shape->arg)
 		values->arg = call->argument[(shape->arg - 1) & 7];
-	if (shape->path && mode == BDT_MODE_EVENTS) {
-		path = call->argument[(shape->path - 1) & 7];
-		emit_string(path, 1, 0, call->time_ns, task->pid);
-		note_base(&call->from, path,
-			  shape->base ? (__s32)call->argument[(shape->base - 1) & 7] : AT_FDCWD, call->time_ns);
-	}
+	if (shape->path && mode == BDT_MODE_EVENTS)
+		emit_argument(call, call->argument[(shape->path - 1) & 7],
+			      shape->base ? (__s32)call->argument[(shape->base - 1) & 7] : AT_FDCWD, values->result);
 	if (shape->second && mode == BDT_MODE_EVENTS)
-		emit_string(call->argument[(shape->second - 1) & 7], 1, BDT_TEXT_SECOND, call->time_ns, task->pid);
+		emit_second(call, call->argument[(shape->second - 1) & 7], shape->second_base, values->result);
 	emit_call(call, &call->from, values);
 }

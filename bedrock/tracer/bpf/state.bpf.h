@@ -6,6 +6,9 @@
 
 /* Set by the loader before it loads us: which Op a system call of this architecture is, 0 for none. */
 const volatile __u8 op_of[SYSCALLS];
+/* The same for the 32-bit interface of x86, and how each of its calls passes its arguments (enum abi32_form). */
+const volatile __u8 op32_of[SYSCALLS];
+const volatile __u8 form32_of[SYSCALLS];
 /* And for the Ops from BDT_OP_STAT on, which of its arguments is what. */
 const volatile struct bdt_shape shapes[128];
 const volatile __u32 wakeup_bytes;
@@ -48,6 +51,8 @@ struct call {
 	__u16 op;
 	__u8 introduced;
 	__u8 waited; /* pages came from the device during this call, or this fault */
+	__u8 is_32; /* it came through the 32-bit interface */
+	__u8 form; /* enum abi32_form */
 };
 
 enum { MEMBER = 1, OUTSIDER = 2 };
@@ -102,12 +107,13 @@ struct request {
 	__s64 offset;
 	__u64 requested;
 	struct subject subject;
-	__u64 name;
 	__u32 tid;
 	__u32 tgid;
 	__s32 fd;
 	__u16 op;
-	__u16 opcode;
+	__u8 opcode;
+	__u8 has_path;
+	__u8 has_slot; /* what it opens or closes is a place in the ring's own table, not a descriptor */
 };
 
 struct {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "shapes.h"
 #include "syscalls.h"
 
 #include <sys/syscall.h>
@@ -10,10 +11,32 @@ void fill_operations(uint8_t *op_of)
 	IS(open, OPEN);
 	IS(creat, CREAT);
 	IS(dup2, DUP2);
+	IS(stat, STAT);
+	IS(lstat, LSTAT);
+	IS(access, ACCESS);
+	IS(readlink, READLINK);
+	IS(getdents, GETDENTS);
+	IS(rename, RENAME);
+	IS(unlink, UNLINK);
+	IS(link, LINK);
+	IS(symlink, SYMLINK);
+	IS(mkdir, MKDIR);
+	IS(rmdir, RMDIR);
+	IS(chmod, CHMOD);
+	IS(chown, CHOWN);
+	IS(lchown, LCHOWN);
+	IS(utime, UTIME);
+	IS(utimes, UTIMES);
+	IS(futimesat, FUTIMESAT);
+	IS(mknod, MKNOD);
+#endif
+#ifdef __NR_renameat
+	IS(renameat, RENAMEAT);
 #endif
 	IS(openat, OPENAT);
 	IS(openat2, OPENAT2);
 	IS(close, CLOSE);
+	IS(close_range, CLOSE_RANGE);
 	IS(read, READ);
 	IS(pread64, PREAD64);
 	IS(readv, READV);
@@ -26,6 +49,8 @@ void fill_operations(uint8_t *op_of)
 	IS(pwritev2, PWRITEV2);
 	IS(lseek, LSEEK);
 	IS(mmap, MMAP);
+	IS(munmap, MUNMAP);
+	IS(msync, MSYNC);
 	IS(dup, DUP);
 	IS(dup3, DUP3);
 	IS(fcntl, FCNTL_DUPFD);
@@ -34,58 +59,122 @@ void fill_operations(uint8_t *op_of)
 	IS(sendfile, SENDFILE);
 	IS(copy_file_range, COPY_FILE_RANGE);
 	IS(splice, SPLICE);
+	IS(fstat, FSTAT);
+	IS(newfstatat, NEWFSTATAT);
+	IS(statx, STATX);
+	IS(faccessat, FACCESSAT);
+	IS(faccessat2, FACCESSAT2);
+	IS(readlinkat, READLINKAT);
+	IS(getdents64, GETDENTS64);
+	IS(truncate, TRUNCATE);
+	IS(ftruncate, FTRUNCATE);
+	IS(fallocate, FALLOCATE);
+	IS(fsync, FSYNC);
+	IS(fdatasync, FDATASYNC);
+	IS(sync_file_range, SYNC_FILE_RANGE);
+	IS(syncfs, SYNCFS);
+	IS(renameat2, RENAMEAT2);
+	IS(unlinkat, UNLINKAT);
+	IS(linkat, LINKAT);
+	IS(symlinkat, SYMLINKAT);
+	IS(mkdirat, MKDIRAT);
+	IS(mknodat, MKNODAT);
+	IS(fchmod, FCHMOD);
+	IS(fchmodat, FCHMODAT);
+	/* Newer than the headers of some systems; its number is the same on all architectures. */
+	op_of[452] = BDT_OP_FCHMODAT2;
+	IS(fchown, FCHOWN);
+	IS(fchownat, FCHOWNAT);
+	IS(utimensat, UTIMENSAT);
+	IS(chdir, CHDIR);
+	IS(fchdir, FCHDIR);
+	IS(chroot, CHROOT);
+	IS(statfs, STATFS);
+	IS(fstatfs, FSTATFS);
+	IS(getxattr, GETXATTR);
+	IS(lgetxattr, LGETXATTR);
+	IS(fgetxattr, FGETXATTR);
+	IS(listxattr, LISTXATTR);
+	IS(llistxattr, LLISTXATTR);
+	IS(flistxattr, FLISTXATTR);
+	IS(setxattr, SETXATTR);
+	IS(lsetxattr, LSETXATTR);
+	IS(fsetxattr, FSETXATTR);
+	IS(removexattr, REMOVEXATTR);
+	IS(lremovexattr, LREMOVEXATTR);
+	IS(fremovexattr, FREMOVEXATTR);
+	IS(readahead, READAHEAD);
+	IS(fadvise64, FADVISE64);
 #undef IS
 }
 
-void fill_shapes(uint8_t *op_of, struct bdt_shape *shapes)
+void fill_shapes(struct bdt_shape *shapes)
 {
-#define IS(name, op, ...)                                                            \
-	do {                                                                         \
-		op_of[__NR_##name] = BDT_OP_##op;                                    \
-		shapes[BDT_OP_##op] = (struct bdt_shape){ __VA_ARGS__ };                 \
-	} while (0)
-#ifdef __NR_stat
-	IS(stat, STAT, .path = 1);
-	IS(lstat, LSTAT, .path = 1);
-	IS(access, ACCESS, .path = 1, .arg = 2);
-	IS(readlink, READLINK, .path = 1, .size = 3);
-	IS(getdents, GETDENTS, .fd = 1, .size = 3);
-	IS(rename, RENAME, .path = 1, .second = 2);
-	IS(unlink, UNLINK, .path = 1);
-	IS(link, LINK, .path = 1, .second = 2);
-	IS(symlink, SYMLINK, .path = 2, .second = 1);
-	IS(mkdir, MKDIR, .path = 1, .arg = 2);
-	IS(rmdir, RMDIR, .path = 1);
-	IS(chmod, CHMOD, .path = 1, .arg = 2);
-	IS(chown, CHOWN, .path = 1, .arg = 2);
-	IS(lchown, LCHOWN, .path = 1, .arg = 2);
-	IS(renameat, RENAMEAT, .path = 2, .second = 4, .base = 1);
-#endif
-	IS(fstat, FSTAT, .fd = 1);
-	IS(newfstatat, NEWFSTATAT, .path = 2, .base = 1, .arg = 4);
-	IS(statx, STATX, .path = 2, .base = 1, .arg = 3);
-	IS(faccessat, FACCESSAT, .path = 2, .base = 1, .arg = 3);
-	IS(faccessat2, FACCESSAT2, .path = 2, .base = 1, .arg = 3);
-	IS(readlinkat, READLINKAT, .path = 2, .base = 1, .size = 4);
-	IS(getdents64, GETDENTS64, .fd = 1, .size = 3);
-	IS(truncate, TRUNCATE, .path = 1, .size = 2);
-	IS(ftruncate, FTRUNCATE, .fd = 1, .size = 2);
-	IS(fallocate, FALLOCATE, .fd = 1, .size = 4, .arg = 3);
-	IS(fsync, FSYNC, .fd = 1);
-	IS(fdatasync, FDATASYNC, .fd = 1);
-	IS(renameat2, RENAMEAT2, .path = 2, .second = 4, .base = 1, .arg = 5);
-	IS(unlinkat, UNLINKAT, .path = 2, .base = 1, .arg = 3);
-	IS(linkat, LINKAT, .path = 2, .second = 4, .base = 1, .arg = 5);
-	IS(symlinkat, SYMLINKAT, .path = 3, .second = 1, .base = 2);
-	IS(mkdirat, MKDIRAT, .path = 2, .base = 1, .arg = 3);
-	IS(fchmod, FCHMOD, .fd = 1, .arg = 2);
-	IS(fchmodat, FCHMODAT, .path = 2, .base = 1, .arg = 3);
-	IS(fchown, FCHOWN, .fd = 1, .arg = 2);
-	IS(fchownat, FCHOWNAT, .path = 2, .base = 1, .arg = 3);
-	IS(chdir, CHDIR, .path = 1);
-	IS(fchdir, FCHDIR, .fd = 1);
-	IS(munmap, MUNMAP);
-	IS(msync, MSYNC, .arg = 3);
-	IS(close_range, CLOSE_RANGE, .size = 2, .arg = 1);
-#undef IS
+#define TAKES(op, ...) shapes[BDT_OP_##op] = (struct bdt_shape){ __VA_ARGS__ }
+	TAKES(STAT, .path = 1);
+	TAKES(LSTAT, .path = 1);
+	TAKES(FSTAT, .fd = 1);
+	TAKES(NEWFSTATAT, .path = 2, .base = 1, .arg = 4);
+	TAKES(STATX, .path = 2, .base = 1, .arg = 3);
+	TAKES(ACCESS, .path = 1, .arg = 2);
+	TAKES(FACCESSAT, .path = 2, .base = 1, .arg = 3);
+	TAKES(FACCESSAT2, .path = 2, .base = 1, .arg = 3);
+	TAKES(READLINK, .path = 1, .size = 3);
+	TAKES(READLINKAT, .path = 2, .base = 1, .size = 4);
+	TAKES(GETDENTS, .fd = 1, .size = 3);
+	TAKES(GETDENTS64, .fd = 1, .size = 3);
+	TAKES(TRUNCATE, .path = 1, .size = 2);
+	TAKES(FTRUNCATE, .fd = 1, .size = 2);
+	TAKES(FALLOCATE, .fd = 1, .offset = 3, .size = 4, .arg = 2);
+	TAKES(FSYNC, .fd = 1);
+	TAKES(FDATASYNC, .fd = 1);
+	TAKES(SYNC_FILE_RANGE, .fd = 1, .offset = 2, .size = 3, .arg = 4);
+	TAKES(SYNCFS, .fd = 1);
+	TAKES(RENAME, .path = 1, .second = 2, .second_base = WORKING_DIRECTORY);
+	TAKES(RENAMEAT, .path = 2, .second = 4, .base = 1, .second_base = 3);
+	TAKES(RENAMEAT2, .path = 2, .second = 4, .base = 1, .second_base = 3, .arg = 5);
+	TAKES(UNLINK, .path = 1);
+	TAKES(UNLINKAT, .path = 2, .base = 1, .arg = 3);
+	TAKES(LINK, .path = 1, .second = 2, .second_base = WORKING_DIRECTORY);
+	TAKES(LINKAT, .path = 2, .second = 4, .base = 1, .second_base = 3, .arg = 5);
+	TAKES(SYMLINK, .path = 2, .second = 1);
+	TAKES(SYMLINKAT, .path = 3, .second = 1, .base = 2);
+	TAKES(MKDIR, .path = 1, .arg = 2);
+	TAKES(MKDIRAT, .path = 2, .base = 1, .arg = 3);
+	TAKES(RMDIR, .path = 1);
+	TAKES(MKNOD, .path = 1, .arg = 2);
+	TAKES(MKNODAT, .path = 2, .base = 1, .arg = 3);
+	TAKES(CHMOD, .path = 1, .arg = 2);
+	TAKES(FCHMOD, .fd = 1, .arg = 2);
+	TAKES(FCHMODAT, .path = 2, .base = 1, .arg = 3);
+	TAKES(FCHMODAT2, .path = 2, .base = 1, .arg = 3);
+	TAKES(CHOWN, .path = 1, .arg = 2);
+	TAKES(LCHOWN, .path = 1, .arg = 2);
+	TAKES(FCHOWN, .fd = 1, .arg = 2);
+	TAKES(FCHOWNAT, .path = 2, .base = 1, .arg = 3);
+	TAKES(UTIME, .path = 1);
+	TAKES(UTIMES, .path = 1);
+	TAKES(FUTIMESAT, .path = 2, .base = 1);
+	TAKES(UTIMENSAT, .path = 2, .base = 1, .arg = 4);
+	TAKES(CHDIR, .path = 1);
+	TAKES(FCHDIR, .fd = 1);
+	TAKES(CHROOT, .path = 1);
+	TAKES(STATFS, .path = 1);
+	TAKES(FSTATFS, .fd = 1);
+	TAKES(GETXATTR, .path = 1, .second = 2, .size = 4);
+	TAKES(LGETXATTR, .path = 1, .second = 2, .size = 4);
+	TAKES(FGETXATTR, .fd = 1, .second = 2, .size = 4);
+	TAKES(LISTXATTR, .path = 1, .size = 3);
+	TAKES(LLISTXATTR, .path = 1, .size = 3);
+	TAKES(FLISTXATTR, .fd = 1, .size = 3);
+	TAKES(SETXATTR, .path = 1, .second = 2, .size = 4, .arg = 5);
+	TAKES(LSETXATTR, .path = 1, .second = 2, .size = 4, .arg = 5);
+	TAKES(FSETXATTR, .fd = 1, .second = 2, .size = 4, .arg = 5);
+	TAKES(REMOVEXATTR, .path = 1, .second = 2);
+	TAKES(LREMOVEXATTR, .path = 1, .second = 2);
+	TAKES(FREMOVEXATTR, .fd = 1, .second = 2);
+	TAKES(READAHEAD, .fd = 1, .offset = 2, .size = 3);
+	TAKES(FADVISE64, .fd = 1, .offset = 2, .size = 3, .arg = 4);
+	TAKES(CLOSE_RANGE, .size = 2, .arg = 1);
+#undef TAKES
 }

@@ -9,6 +9,9 @@
 /* Which Op a system call is, by its number; the rest is left as it is. */
 void fill_operations(uint8_t *op_of);
 
-/* Of the Ops from BDT_OP_STAT on: which argument is what, counted from 1 (path, second path, directory of a relative
- * path, descriptor, size, another). */
-void fill_shapes(uint8_t *op_of, struct bdt_shape *shapes);
+/* The same for the interface of 32-bit programs, and how each call passes its arguments (enum abi32_form). */
+void fill_operations32(uint8_t *op_of, uint8_t *form_of);
+
+/* Of the Ops from BDT_OP_STAT on: which argument is what, counted from 1 (path, second path or name, directories from
+ * which these count, descriptor, offset, size, another). */
+void fill_shapes(struct bdt_shape *shapes);

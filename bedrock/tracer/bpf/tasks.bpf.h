@@ -4,6 +4,21 @@
 
 #include "state.bpf.h"
 
+/* Whether the namespace of the current task, which is deeper than the target's own, is inside it. */
+int __noinline is_inside(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pid_namespace *ns = BPF_CORE_READ(task, nsproxy, pid_ns_for_children);
+
+	for (int i = 0; i < MAX_NAMESPACES; i++) {
+		if (!ns || BPF_CORE_READ(ns, level) <= target_level)
+			break;
+		ns = BPF_CORE_READ(ns, parent);
+	}
+	return ns && BPF_CORE_READ(ns, ns.inum) == target_inum;
+}
+
+/* Each pointer that is followed directly costs the verifier a search through all of the kernel's types: few of them. */
 static __always_inline bool is_target(struct task_struct *task)
 {
 	struct pid_namespace *ns;
@@ -15,15 +30,11 @@ static __always_inline bool is_target(struct task_struct *task)
 	if (!proxy)
 		return false;
 	ns = proxy->pid_ns_for_children;
-#pragma unroll
-	for (int i = 0; i < 8; i++) {
-		if (!ns || ns->level < target_level)
-			return false;
-		if (ns->level == target_level)
-			return ns->ns.inum == target_inum;
-		ns = ns->parent;
-	}
-	return false;
+	if (!ns || ns->level < target_level)
+		return false;
+	if (ns->level == target_level)
+		return ns->ns.inum == target_inum;
+	return is_inside();
 }
 
 static __always_inline __u32 number_in(__u64 pid_address)
@@ -52,7 +63,7 @@ int __noinline introduce(__u64 now)
 	record->tid = task->pid;
 	record->time_ns = now;
 	record->tgid = task->tgid;
-	record->parent = task->real_parent->tgid;
+	record->parent = BPF_CORE_READ(task, real_parent, tgid);
 	record->container_tid = number_in((__u64)BPF_CORE_READ(task, thread_pid));
 	record->container_pid = number_in((__u64)BPF_CORE_READ(task, group_leader, thread_pid));
 	bpf_probe_read_kernel(&record->comm_low, 16, &task->comm);
@@ -88,8 +99,10 @@ static __always_inline struct call *call_of(struct task_struct *task, __u64 now)
 	return call->introduced == MEMBER ? call : NULL;
 }
 
-static __always_inline __u64 file_of(struct task_struct *task, __s32 fd)
+/* The file behind a descriptor of the current task; 0 where there is none. */
+__u64 __noinline file_of(__s32 fd)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct files_struct *files = task->files;
 	struct fdtable *table;
 	__u64 file = 0;

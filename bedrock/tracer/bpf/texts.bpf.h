@@ -156,10 +156,13 @@ int __noinline emit_path(__u64 dentry_address, __u64 mnt, __u64 inode_address, _
 	return wanted;
 }
 
-/* Strings share the scratch with FILE, whose head is larger: their text begins right behind their own head. */
-int __noinline emit_string(__u64 address, __u32 is_user, __u32 flags, __u64 time_ns, __u32 tid)
+/* What is to be known of a string: where it is, whether it is a loss when it can't be read, whether it is a second one. */
+enum { FROM_KERNEL = 0, FROM_USER = 1, MAY_FAIL = 2, IS_SECOND = 4 };
+
+/* ``base`` may be NULL; it is the directory from which a second path counts. */
+int __noinline emit_string(struct subject *base, __u64 address, __u32 kind, __u64 time_ns, __u32 tid)
 {
-	__u32 zero = 0, text = 0;
+	__u32 zero = 0, text = 0, flags = kind & IS_SECOND ? BDT_TEXT_SECOND : 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 	char *room;
 	long size;
@@ -167,11 +170,12 @@ int __noinline emit_string(__u64 address, __u32 is_user, __u32 flags, __u64 time
 	if (!scratch)
 		return 0;
 	room = (char *)scratch + sizeof(struct bdt_string);
-	size = is_user ? bpf_probe_read_user_str(room, MAX_PATH, (void *)address) :
-			 bpf_probe_read_kernel_str(room, MAX_PATH, (void *)address);
+	size = kind & FROM_USER ? bpf_probe_read_user_str(room, MAX_PATH, (void *)address) :
+				  bpf_probe_read_kernel_str(room, MAX_PATH, (void *)address);
 	if (size < 0) {
 		flags |= BDT_TEXT_UNREADABLE;
-		count_cause(BDT_CAUSE_READ_FAULT);
+		if (!(kind & MAY_FAIL))
+			count_cause(BDT_CAUSE_READ_FAULT);
 	} else if (size == MAX_PATH) {
 		flags |= BDT_TEXT_CUT;
 		text = MAX_PATH - 1;
@@ -184,6 +188,9 @@ int __noinline emit_string(__u64 address, __u32 is_user, __u32 flags, __u64 time
 	scratch->head.string.time_ns = time_ns;
 	scratch->head.string.text_size = text;
 	scratch->head.string.flags = flags;
+	scratch->head.string.inode = base ? base->inode : 0;
+	scratch->head.string.device = base ? base->device : 0;
+	scratch->head.string.reserved = 0;
 	emit_text(scratch, sizeof(struct bdt_string), text);
 	return 0;
 }
@@ -227,12 +234,12 @@ static long emit_argv_part(__u32 index, struct argv_walk *walk)
 static __always_inline void emit_argv(struct task_struct *task, __u64 time_ns, __u32 tid)
 {
 	struct argv_walk walk = { .time_ns = time_ns, .tid = tid };
-	struct mm_struct *mm = task->mm;
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 
 	if (!mm)
 		return;
-	walk.at = mm->arg_start;
-	walk.end = mm->arg_end;
+	walk.at = BPF_CORE_READ(mm, arg_start);
+	walk.end = BPF_CORE_READ(mm, arg_end);
 	if (walk.end > walk.at)
 		bpf_loop(MAX_ARGV_PARTS, emit_argv_part, &walk, 0);
 }
