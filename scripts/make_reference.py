@@ -5,11 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import pyarrow as pa
 
 from bedrock.cli import main
 from bedrock.settings import all_settings, example_config
+from bedrock.trace.events import COLUMNS
+from bedrock.trace.export import FORMS
 from bedrock.tracer import format as format_module
-from bedrock.tracer.format import FILE_HEADER, LAYOUT, VERSION, CallFlag, Cause, Field, Op, TextFlag
+from bedrock.tracer.format import (
+    CAUSES,
+    CLASSES,
+    DROPPING,
+    FILE_HEADER,
+    LAYOUT,
+    VERSION,
+    CallFlag,
+    Field,
+    Op,
+    TextFlag,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,17 +64,46 @@ def trace_page() -> str:
         lines += [f"## `{kind.name}` ({kind.value})", "", *_field_table(fields)]
     for title, members in (("Operations (`op`)", Op), ("Flags of a call", CallFlag), ("Flags of a text", TextFlag)):
         lines += [f"## {title}", "", ", ".join(f"`{(item.name or '').lower()}` {item.value}" for item in members), ""]
-    lines += [
-        "## Causes of loss",
-        "",
-        ", ".join(f"`{item.name.lower()}`" for item in Cause)
-        + ". After the first three a record is missing; after the others it is there with less in it.",
-    ]
+    lines += ["## Causes of loss", "", "| cause | the record | why |", "|---|---|---|"]
+    for cause, why in CAUSES.items():
+        lines.append(f"| `{cause.name.lower()}` | {'is missing' if cause in DROPPING else 'has less in it'} | {why} |")
     return "\n".join(lines) + "\n"
 
 
+def events_page() -> str:
+    lines = [
+        "# Traces in other forms",
+        "",
+        "`bedrock trace ID --format FORMAT` and `GET /api/sessions/:id/trace/events?format=FORMAT`, as a stream, in",
+        "the order in which the calls returned. Every form carries the session with its verdict.",
+        "",
+        "| format | what | where the session is |",
+        "|---|---|---|",
+        *(f"| `{wanted}` | {what} | {where} |" for wanted, (what, where) in FORMS.items()),
+        "",
+        "## The columns",
+        "",
+        "Of all forms but `chrome` and `v1`. What does not apply is null; JSON lines leave it out, and what is false.",
+        "",
+        "| column | type | meaning |",
+        "|---|---|---|",
+    ]
+    for name, kind, meaning in COLUMNS:
+        shown = kind.value_type if pa.types.is_dictionary(kind) else kind
+        lines.append(f"| `{name}` | {'list of string' if pa.types.is_list(shown) else shown} | {_cell(meaning)} |")
+    lines += ["", "## Which calls belong to which class", "", "| class | calls |", "|---|---|"]
+    for name, ops in CLASSES.items():
+        lines.append(f"| `{name}` | {', '.join(f'`{op.name.lower()}`' for op in sorted(ops))} |")
+    lines += ["", "`execve`, `execveat`, `fork` and `exit` belong to none: they are always traced."]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _field_table(fields: list[Field]) -> list[str]:
-    rows = [f"| `{field.name}` | {field.kind} | {field.meaning.replace('|', chr(92) + '|')} |" for field in fields]
+    rows = [f"| `{field.name}` | {field.kind} | {_cell(field.meaning)} |" for field in fields]
     return ["| field | type | meaning |", "|---|---|---|", *rows, ""]
 
 
@@ -70,6 +113,7 @@ def pages() -> dict[Path, str]:
         reference / "settings.md": settings_page(),
         reference / "cli.md": cli_page(),
         reference / "trace-format.md": trace_page(),
+        reference / "trace-exports.md": events_page(),
         ROOT / "conf" / "bedrock.toml": example_config(),
     }
 

@@ -49,6 +49,21 @@ CONTENT_TYPES = {
     Format.CHROME: "application/json",
     Format.V1: "text/plain; charset=utf-8",
 }
+# For the reference: what each is, and where in it the session and its verdict are.
+FORMS = {
+    Format.JSONL: (
+        "one JSON object a line, for each call",
+        'the last line, `{"bedrock": {...}}`: it also proves the end',
+    ),
+    Format.CSV: ("one line for each call, with a header; argument vectors as JSON", "the first line, behind `# `"),
+    Format.PARQUET: ("row groups of 65,536 calls, zstd", "the schema's metadata, key `bedrock`"),
+    Format.ARROW: ("an Arrow IPC stream", "the schema's metadata, key `bedrock`"),
+    Format.CHROME: ("trace events, which Perfetto and chrome://tracing open; times in µs", "`otherData`"),
+    Format.V1: (
+        "the lines of the Go fleet's tracer, `[time] {pid= tid= proc=}{call}{...}`",
+        "the last line, behind `# `",
+    ),
+}
 SUFFIXES = {Format.CHROME: "trace.json", Format.V1: "txt"}
 
 

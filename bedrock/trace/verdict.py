@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bedrock.model import TraceState, Verdict
-from bedrock.tracer.format import DROPPING, Cause, Mode
+from bedrock.tracer.format import CAUSES, DROPPING, Cause, Mode
 
 
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,8 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
         message = (
             f"{dropped} of {report.seen} records are missing" if dropped else "all records are there, some are cut"
         )
-        remarks = [message, *_remarks(report)]
+        causes = [f"{name}: {CAUSES[Cause[name.upper()]]}" for name in report.lost if name.upper() in Cause.__members__]
+        remarks = [message, *causes, *_remarks(report)]
         return Verdict(state=TraceState.LOSSY, events=report.written, lost=report.lost, message="; ".join(remarks))
     return Verdict(state=TraceState.COMPLETE, events=report.written, message="; ".join(_remarks(report)))
 
@@ -77,8 +78,6 @@ def _remarks(report: TracerReport) -> Iterator[str]:
     """What a reader must know of a trace even if nothing is missing in it."""
     if report.error:
         yield report.error
-    if report.lost.get(Cause.SIZE_LIMIT.name.lower()):
-        yield "the trace has reached its upper size"
     if report.mode == Mode.SUMMARY:
         yield "calls were counted in the kernel, there are no single ones"
     if report.filtered:

@@ -54,7 +54,10 @@ def build_tracer_image(
             return str(present.id)
         programs = _compiled(client, builder, say)
         say(f"importing {image}")
-        return _import(client, image, digest, programs)
+        made = _import(client, image, digest, programs)
+        if present is not None and present.id != made:
+            _remove_nameless(client, str(present.id))
+        return made
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise BuildFailed(f"the image can't be built: {error}") from None
     finally:
@@ -91,6 +94,15 @@ def _present(client: docker.DockerClient, image: str) -> Image | None:
         return client.images.get(image)
     except docker.errors.ImageNotFound:
         return None
+
+
+def _remove_nameless(client: docker.DockerClient, image_id: str) -> None:
+    """Remove an image whose name another one has been given, if no container still needs it."""
+    try:
+        if not client.images.get(image_id).tags:
+            client.images.remove(image_id)
+    except docker.errors.APIError:
+        return
 
 
 def _import(client: docker.DockerClient, image: str, digest: str, programs: dict[str, bytes]) -> str:

@@ -232,8 +232,22 @@ class Cause(enum.IntEnum):
     STRING_CUT = 3
     READ_FAULT = 4
     SIZE_LIMIT = 5
-    MAPPING_BUSY = 6  # of a fault: the process changed its mappings while we looked
-    FOREIGN_ABI = 7  # a call through an interface that we can't read: x32, or 32-bit programs on arm64
+    MAPPING_BUSY = 6
+    FOREIGN_ABI = 7
+    PROBE_MISSED = 8
+
+
+CAUSES = {
+    Cause.RING_FULL: "the target was faster than the tracer could write; a larger `tracer_ring` helps",
+    Cause.MAP_FULL: "no memory for what is kept in the kernel of a task, of a request or, in mode summary, of a file",
+    Cause.WRITE_ERROR: "the volume did not take it: its disk is full, or broken",
+    Cause.STRING_CUT: "a path, or an argument vector, is longer than what is kept of one",
+    Cause.READ_FAULT: "a string was no longer in memory when it was to be read",
+    Cause.SIZE_LIMIT: "the trace had reached its upper size",
+    Cause.MAPPING_BUSY: "of a page fault: the process changed its mappings while we looked",
+    Cause.FOREIGN_ABI: "a call through an interface that the probes can't read: x32, or 32-bit programs on arm64",
+    Cause.PROBE_MISSED: "the kernel left a probe out, for whichever task: an upper bound",
+}
 
 
 # The causes after which a record is not in the trace; after the others it is, with less in it.
@@ -244,6 +258,7 @@ DROPPING = (
     Cause.SIZE_LIMIT,
     Cause.MAPPING_BUSY,
     Cause.FOREIGN_ABI,
+    Cause.PROBE_MISSED,
 )
 
 

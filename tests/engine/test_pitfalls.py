@@ -311,21 +311,23 @@ async def test_two_sessions_at_once_never_see_each_others_calls(client: Client, 
     assert (len(seen["left"]), len(seen["right"])) == (200, 200)
 
 
-# Makes a PID namespace of its own, in which a child with the number 1 reads a file.
+# Makes a PID namespace inside the one before, so often, and reads a file as number 1 of the innermost.
 _NEST = """
 import ctypes, os, sys
-assert ctypes.CDLL(None, use_errno=True).unshare(0x20000000) == 0
-child = os.fork()
-if child == 0:
-    descriptor = os.open(sys.argv[1], os.O_RDONLY)
-    os.read(descriptor, 7)
-    os._exit(0 if os.getpid() == 1 else 9)
-os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for depth in range(int(sys.argv[2])):
+    assert ctypes.CDLL(None, use_errno=True).unshare(0x20000000) == 0
+    child = os.fork()
+    if child:
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+os.read(descriptor, 7)
+os._exit(0 if os.getpid() == 1 else 9)
 """
 
 
+@pytest.mark.parametrize("depth", [1, 25])
 async def test_a_container_inside_the_container_is_seen_and_a_visitor_is_not(
-    client: Client, image: str, tmp_path: Path
+    client: Client, image: str, tmp_path: Path, depth: int
 ) -> None:
     session = await running(client, await client.create(image, ["sleep", "60"], ttl="60s"))
     api = docker.from_env()
@@ -345,6 +347,7 @@ async def test_a_container_inside_the_container_is_seen_and_a_visitor_is_not(
         "-c",
         _NEST,
         f"/proc/{pid}/root/srv/verse.txt",
+        str(depth),
     ]
     done = await trio.run_process(enter, check=False, capture_stderr=True)
     assert done.returncode == 0, done.stderr
@@ -354,7 +357,8 @@ async def test_a_container_inside_the_container_is_seen_and_a_visitor_is_not(
     # It has a number of the target's own namespace, whatever it calls itself.
     assert (read.result, read.path) == (7, "/srv/verse.txt")
     assert read.pid > 1
-    assert {event.pid for event in events if event.program is None or "nsenter" in event.program} <= {read.pid - 1}
+    inside = {event.pid for event in events if event.program is None or "nsenter" in event.program}
+    assert inside <= set(range(read.pid - depth, read.pid))
 
 
 async def test_a_tracer_that_outlives_its_target_sees_nothing_of_who_comes_after(

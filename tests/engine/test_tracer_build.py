@@ -71,6 +71,12 @@ def test_a_container_compiles_what_a_session_can_be_traced_with(
     assert checked.returncode == 0, findings
     assert findings["self-test"].startswith("a session read a secret, and its trace tells of it")
     assert build("--builder", debian).stdout == f"{BUILT} is up to date\n"
+    # One that is replaced does not stay behind without a name.
+    before = nothing_built.images.get(BUILT).id
+    assert build("--force").returncode == 0
+    assert nothing_built.images.get(BUILT).id != before
+    with pytest.raises(docker.errors.ImageNotFound):
+        nothing_built.images.get(before)
 
 
 def test_a_host_without_tools_and_builder_is_told_how_to_get_either(

@@ -33,11 +33,29 @@ static const struct {
 	{ "on_uring_complete", "io_uring" },
 };
 
+/* How often the kernel left a probe out because the same one was running on that processor, for whichever task. */
+static uint64_t count_missed(struct tracer *t)
+{
+	struct bpf_program *program;
+	uint64_t missed = 0;
+
+	bpf_object__for_each_program(program, t->probes->obj) {
+		struct bpf_prog_info info = {};
+		uint32_t size = sizeof(info);
+		int fd = bpf_program__fd(program);
+
+		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &size))
+			missed += info.recursion_misses;
+	}
+	return missed;
+}
+
 struct counts read_counts(struct tracer *t)
 {
 	struct counts sum = {}, *each;
 	int cpus = libbpf_num_possible_cpus();
 	uint32_t zero = 0;
+	uint64_t missed;
 
 	if (!t->probes || cpus < 1)
 		return sum;
@@ -50,8 +68,10 @@ struct counts read_counts(struct tracer *t)
 				sum.by_cause[cause] += each[i].by_cause[cause];
 		}
 	free(each);
-	/* Records that the loader makes itself. */
-	sum.seen += t->total_records;
+	missed = count_missed(t);
+	sum.by_cause[BDT_CAUSE_PROBE_MISSED] = missed;
+	/* Records that no probe could count, and those that the loader makes itself. */
+	sum.seen += missed + t->total_records;
 	sum.by_cause[BDT_CAUSE_WRITE_ERROR] += t->writer ? writer_state(t->writer).lost : 0;
 	sum.by_cause[BDT_CAUSE_SIZE_LIMIT] += t->size_lost;
 	return sum;

@@ -12,10 +12,17 @@
 
 static const char *const state_names[] = { "attached", "running", "ended", "failed", "exec_failed" };
 static const char *const cause_names[BDT_CAUSES] = {
-	[BDT_CAUSE_RING_FULL] = "ring_full",	 [BDT_CAUSE_MAP_FULL] = "map_full",	 [BDT_CAUSE_WRITE_ERROR] = "write_error",
-	[BDT_CAUSE_STRING_CUT] = "string_cut", [BDT_CAUSE_READ_FAULT] = "read_fault",	 [BDT_CAUSE_SIZE_LIMIT] = "size_limit",
-	[BDT_CAUSE_MAPPING_BUSY] = "mapping_busy", [BDT_CAUSE_FOREIGN_ABI] = "foreign_abi",
+	[BDT_CAUSE_RING_FULL] = "ring_full",
+	[BDT_CAUSE_MAP_FULL] = "map_full",
+	[BDT_CAUSE_WRITE_ERROR] = "write_error",
+	[BDT_CAUSE_STRING_CUT] = "string_cut",
+	[BDT_CAUSE_READ_FAULT] = "read_fault",
+	[BDT_CAUSE_SIZE_LIMIT] = "size_limit",
+	[BDT_CAUSE_MAPPING_BUSY] = "mapping_busy",
+	[BDT_CAUSE_FOREIGN_ABI] = "foreign_abi",
+	[BDT_CAUSE_PROBE_MISSED] = "probe_missed",
 };
+
 void set_error(struct tracer *t, const char *format, ...)
 {
 	va_list arguments;
