@@ -63,6 +63,7 @@ class FileText(NamedTuple):
     path: bytes
     mode: int
     flags: TextFlag
+    generation: int
 
 
 class Text(NamedTuple):
@@ -115,6 +116,7 @@ class FileTotal(NamedTuple):
     """A FILE_TOTAL record; ``counts`` has its numbers by name, histograms as lists."""
 
     identity: FileIdentity
+    generation: int
     tgid: int
     counts: dict[str, int]
     latency: dict[str, list[int]]
@@ -203,7 +205,13 @@ class Notes:
                 identity = FileIdentity(int(row["device"]), int(row["inode"]))
                 plain = [field.name for field in LAYOUT[kind] if field.kind == "u64"]
                 histograms = {name: row[f"{name}_latency"].tolist() for name in ("read", "write")}
-                return FileTotal(identity, int(row["tgid"]), {name: int(row[name]) for name in plain}, histograms)
+                return FileTotal(
+                    identity,
+                    int(row["generation"]),
+                    int(row["tgid"]),
+                    {name: int(row[name]) for name in plain},
+                    histograms,
+                )
             case RecordType.OP_TOTAL:
                 calls, errors, duration_ns = (int(row[name]) for name in ("calls", "errors", "duration_ns"))
                 latency = row["latency"].tolist()
@@ -217,7 +225,8 @@ class Notes:
             return Argv(tid, time_ns, text, flags)
         identity = FileIdentity(int(row["device"]), int(row["inode"]))
         mode = int(row["mode"])
-        return FileText(tid, time_ns, identity, path_of(text, identity, mode, flags), mode, flags)
+        path, generation = path_of(text, identity, mode, flags), int(row["generation"])
+        return FileText(tid, time_ns, identity, path, mode, flags, generation)
 
 
 class Calls:

@@ -7,7 +7,7 @@ another program, a thread's number is used again), so a call takes the last one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -19,15 +19,14 @@ from bedrock.trace.decode import (
     Argv,
     Block,
     Calls,
-    FileIdentity,
     Notes,
     Process,
     Start,
     Trace,
-    path_of,
     resolve,
     text_of,
 )
+from bedrock.trace.files import Files, Told
 from bedrock.tracer.format import CallFlag, Mode, Op, RecordType, TextFlag
 
 _WITH_STRINGS = np.zeros(256, bool)
@@ -43,13 +42,6 @@ _SECOND_IS_PATH[
     [Op.RENAME, Op.RENAMEAT, Op.RENAMEAT2, Op.LINK, Op.LINKAT, Op.URING_RENAME, Op.URING_LINK]
 ] = True  # fmt: skip
 _MAX_WAITING = 1 << 16
-
-
-class File(NamedTuple):
-    """A file, by what it is. ``kind`` is file, directory, pipe, socket, char, block, link or other."""
-
-    identity: FileIdentity
-    kind: str
 
 
 class Task(NamedTuple):
@@ -80,18 +72,6 @@ class Rows(NamedTuple):
     notes: Notes
 
 
-class _Paths(NamedTuple):
-    """The paths that the notes of one block gave to files: which file, after how many calls, which path.
-
-    ``before`` has the path that each of these files had before.
-    """
-
-    file: NDArray[np.int64]
-    position: NDArray[np.int64]
-    path: NDArray[np.int64]
-    before: dict[int, int]
-
-
 class _Strings(NamedTuple):
     """Text arguments that wait for their calls; ``base`` is the path from which a second one counts."""
 
@@ -109,15 +89,6 @@ class _Strings(NamedTuple):
 
 
 _NO_STRINGS = _Strings._make([*(np.empty(0, np.int64) for _ in range(4)), np.empty(0, bool)])
-_KINDS = {
-    0o100000: "file",
-    0o040000: "directory",
-    0o010000: "pipe",
-    0o140000: "socket",
-    0o020000: "char",
-    0o060000: "block",
-    0o120000: "link",
-}
 
 
 class Names:
@@ -125,16 +96,12 @@ class Names:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self.files: list[File] = []
+        self.files = Files(self._intern)
         self.tasks: list[Task] = []
-        self.paths: list[list[int]] = []  # of each file, in the order in which they were seen
         self.start: Start | None = None
         self.ended = False
         self._raw_texts: list[bytes] = []
         self._text_numbers: dict[bytes, int] = {}
-        self._path_numbers: dict[tuple[bytes, int, int, int], int] = {}
-        self._file_numbers: dict[FileIdentity, int] = {}
-        self._path_of_file: list[int] = []
         self._task_of_thread: dict[int, int] = {}
         self._leader_task: dict[int, int] = {}
         self._resolved: dict[tuple[int, int], int] = {}
@@ -148,20 +115,10 @@ class Names:
     def text(self, number: int) -> str | None:
         return None if number == NONE else self.texts[number]
 
-    def path_of_file(self, number: int) -> str:
-        """The path under which a file was seen last; a made-up one where none was."""
-        path = self._path_of_file[number]
-        return f"inode:[{self.files[number].identity.inode}]" if path == NONE else self.texts[path]
-
-    def file_number(self, identity: FileIdentity) -> int:
-        """The number of a file, which is given one when it has none yet."""
-        number = self._file_numbers.get(identity)
-        if number is None:
-            number = self._file_numbers[identity] = len(self.files)
-            self.files.append(File(identity, "unknown"))
-            self.paths.append([])
-            self._path_of_file.append(NONE)
-        return number
+    def paths_of_file(self, number: int) -> list[str]:
+        """All paths under which a file was seen, the first one first; a made-up one where none was."""
+        paths = [self.texts[path] for path in self.files.paths(number)]
+        return paths or [f"inode:[{self.files[number].identity.inode}]"]
 
     def leader_number(self, host_tgid: int) -> int:
         """The task of the process that has, or last had, a number on the host; NONE where there is none."""
@@ -182,9 +139,9 @@ class Names:
                 self.start = note
             else:
                 self.ended = True
-        paths = self._read_files(notes)
-        strings = self._strings(notes, paths)
-        file, path = self._name_files(calls, paths, index)
+        told = self.files.read(notes)
+        strings = self._strings(notes, told)
+        file, path = self._name_files(calls, told, index)
         task = self._name_tasks(calls, notes, index, strings)
         raw, second_raw, second_base = self._name_arguments(calls, strings)
         has_file = (calls["flags"] & CallFlag.HAS_FILE) != 0
@@ -202,64 +159,20 @@ class Names:
             self._raw_texts.append(raw)
         return number
 
-    # -- files
-
     def _name_files(
-        self, calls: Calls, paths: _Paths, index: NDArray[np.int64]
+        self, calls: Calls, told: Told, index: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         has_any = np.flatnonzero(calls["flags"] & (CallFlag.HAS_FILE | CallFlag.FROM_BASE))
         file = np.full(len(calls), NONE, np.int64)
         path = file.copy()
         if not len(has_any):
             return file, path
-        file[has_any], path[has_any] = self._pathsas_of(
-            calls["device"][has_any], calls["inode"][has_any], index[has_any], paths
+        file[has_any], path[has_any] = self.files.as_of(
+            calls["device"][has_any], calls["inode"][has_any], index[has_any], told
         )
         # A call that only counts from a directory has used no file.
         file[(calls["flags"] & CallFlag.HAS_FILE) == 0] = NONE
         return file, path
-
-    def _pathsas_of(
-        self, device: NDArray[np.int64], inode: NDArray[np.int64], at: NDArray[np.int64], paths: _Paths
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The numbers of some files, and the path that each had after ``at`` calls."""
-        inodes, inode_codes = codes_of(inode)
-        devices, device_codes = codes_of(device)
-        keys, codes = codes_of(inode_codes * len(devices) + device_codes)
-        numbers = np.array(
-            [
-                self.file_number(FileIdentity(int(devices[key % len(devices)]), int(inodes[key // len(devices)])))
-                for key in keys.tolist()
-            ],
-            np.int64,
-        )
-        before = np.array([paths.before.get(int(number), self._path_of_file[number]) for number in numbers])
-        return numbers[codes], as_of(
-            numbers[codes], at, noted=paths.file, positions=paths.position, values=paths.path, before=before[codes]
-        )
-
-    def _read_files(self, notes: Notes) -> _Paths:
-        chosen = notes.of(RecordType.FILE)
-        fixed = notes.fixed(chosen, RecordType.FILE)
-        numbers, paths = np.empty(len(chosen), np.int64), np.empty(len(chosen), np.int64)
-        before: dict[int, int] = {}
-        columns = (fixed[name].tolist() for name in ("device", "inode", "mode", "flags", "text_size"))
-        for row, (at, device, inode, mode, flags, size) in enumerate(zip(chosen.tolist(), *columns, strict=True)):
-            text = notes.text(at, RecordType.FILE, size)
-            key = (text, mode & 0o170000, flags & TextFlag.OUTSIDE, inode if flags & TextFlag.OUTSIDE else 0)
-            path = self._path_numbers.get(key)
-            if path is None:
-                found = path_of(text, FileIdentity(device, inode), mode, TextFlag(flags))
-                path = self._path_numbers[key] = self._intern(found)
-            number = self.file_number(FileIdentity(device, inode))
-            if self.files[number].kind == "unknown":
-                self.files[number] = File(FileIdentity(device, inode), _KINDS.get(mode & 0o170000, "other"))
-            before.setdefault(number, self._path_of_file[number])
-            if path not in self.paths[number]:
-                self.paths[number].append(path)
-            self._path_of_file[number] = path
-            numbers[row], paths[row] = number, path
-        return _Paths(numbers, notes.position[chosen], paths, before)
 
     # -- processes
 
@@ -318,7 +231,7 @@ class Names:
 
     # -- arguments
 
-    def _strings(self, notes: Notes, paths: _Paths) -> _Strings:
+    def _strings(self, notes: Notes, told: Told) -> _Strings:
         chosen = notes.of(RecordType.STRING)
         fixed = notes.fixed(chosen, RecordType.STRING)
         texts = [
@@ -332,8 +245,8 @@ class Names:
         with_base = np.flatnonzero(fixed["inode"])
         if len(with_base):
             some = fixed[with_base]
-            _, base[with_base] = self._pathsas_of(
-                some["device"], some["inode"], notes.position[chosen[with_base]], paths
+            _, base[with_base] = self.files.as_of(
+                some["device"], some["inode"], notes.position[chosen[with_base]], told
             )
         return self._waiting.and_then(
             _Strings(
@@ -400,8 +313,3 @@ def read_rows(trace: Trace, names: Names) -> Iterator[Rows]:
 def program_name(text: str | None) -> str:
     """What people call a program, from its path."""
     return PurePosixPath(text).name if text else ""
-
-
-def unique_paths(names: Names, number: int) -> Sequence[str]:
-    """All paths under which a file was seen."""
-    return [names.texts[path] for path in names.paths[number]]

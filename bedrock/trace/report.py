@@ -114,7 +114,7 @@ def report_of(path: Path, session: Session | None, image_files: ImageFiles | Non
         timeline=patterns.timeline() if has_calls else None,
         sizes=patterns.sizes(),
         patterns=[
-            PatternOfFile(path=names.path_of_file(number), pattern=found[number]) for number in by_use[:_MAX_LISTED]
+            PatternOfFile(path=names.paths_of_file(number)[0], pattern=found[number]) for number in by_use[:_MAX_LISTED]
         ],
         shares={kind: _all_of(getattr(pattern, kind) for pattern in found.values()) for kind in ("reads", "writes")},
         offsets=_offsets(path, names, found, by_use[:PLOTTED_FILES], (begin_ns, end_ns)),
@@ -203,7 +203,7 @@ def _offsets(
     # Which numbers files have depends on the trace alone, so those of the first reading hold in the second.
     plots = {
         number: _Plot(
-            first.path_of_file(number),
+            first.paths_of_file(number)[0],
             max(found[number].end, found[number].pages << 12),
             span_ns=end_ns - begin_ns + 1,
             begin_ns=begin_ns,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import FileTotal, OpTotal, Trace
-from bedrock.trace.names import Names, Rows, read_rows, unique_paths
+from bedrock.trace.names import Names, Rows, read_rows
 from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, Op, RecordType
 
 OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)
@@ -191,7 +191,7 @@ class Adder:
         for at in rows.notes.of(RecordType.FILE_TOTAL, RecordType.OP_TOTAL).tolist():
             note = rows.notes.note(at)
             if isinstance(note, FileTotal):
-                number = self._names.file_number(note.identity)
+                number = self._names.files.of_generation(note.identity, note.generation)
                 self._grow()
                 for name in _COUNTED:
                     self._counts[name][number] += note.counts.get(name, 0)
@@ -242,16 +242,16 @@ class Adder:
         names = self._names
         file = names.files[number]
         since = names.start.time_ns if names.start is not None else 0
-        paths = unique_paths(names, number)
+        paths = names.paths_of_file(number)
         return FileUse(
             # The first path is the one under which the target knew it first.
-            path=paths[0] if paths else names.path_of_file(number),
+            path=paths[0],
             device=file.identity.device,
             inode=file.identity.inode,
             kind=file.kind,
             first_use_s=(int(self._first[number]) - since) / 1e9,
             last_use_s=(int(self._last[number]) - since) / 1e9,
-            aliases=list(paths[1:]),
+            aliases=paths[1:],
             **{name: int(self._counts[name][number]) for name in _COUNTED},
         )
 

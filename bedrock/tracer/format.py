@@ -304,6 +304,8 @@ LAYOUT: dict[RecordType, list[Field]] = {
             "text_size", "u32", "bytes of text behind this: path components, the last one first, each with a / behind"
         ),
         Field("flags", "u32", "TextFlag"),
+        Field("generation", "u32", "another one, but not 0: another file to which the number of the inode was given"),
+        Field("reserved", "u32", ""),
     ],
     RecordType.STRING: [
         *_HEAD,
@@ -344,6 +346,8 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("inode", "u64", ""),
         Field("device", "u32", ""),
         Field("tgid", "u32", "process on the host"),
+        Field("generation", "u32", "as of FILE"),
+        Field("reserved", "u32", ""),
         Field("opens", "u64", ""),
         Field("reads", "u64", "that succeeded, as all of these"),
         Field("read_bytes", "u64", ""),

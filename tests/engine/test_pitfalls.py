@@ -19,6 +19,7 @@ from bedrock.client import Client
 from bedrock.model import TraceState
 from bedrock.trace.decode import Trace
 from bedrock.trace.events import Event
+from bedrock.trace.summary import summarise
 
 Traced = Callable[..., Awaitable[list[Event]]]
 PAGE = 4096
@@ -227,6 +228,26 @@ async def test_a_file_keeps_its_name_and_identity_when_it_is_renamed_or_removed_
     assert {event.inode for event in events[:3]} == {first.inode}
     # The last one is another file of the old name; a number that has become free may be used for it.
     assert last.device == first.device
+
+
+async def test_a_number_that_is_given_to_the_next_file_does_not_make_them_one(
+    client: Client, image: str, tmp_path: Path
+) -> None:
+    expected = {f"/tmp/reused-{n}": (1, 1, 100 + n) for n in range(5)}
+    for mode in ("events", "summary"):
+        session = await finished(client, await client.create(image, ["pitfalls", "reuse"], ttl="30s", trace=mode))
+        assert session.exit_code == 0
+        events = await events_of(client, session, tmp_path)
+        used = [use for use in summarise(tmp_path / f"{session.id}.bdt").files if use.path.startswith("/tmp/reused")]
+        assert {use.path: (use.opens, use.writes, use.written_bytes) for use in used} == expected
+        assert all(use.aliases == [] for use in used)
+        if mode == "events":
+            # Some numbers were used again, or else this proves nothing.
+            assert len({use.inode for use in used}) < len(used)
+            written = [(event.path, event.result) for event in of(events, "write")]
+            assert written == [(f"/tmp/reused-{n}", 100 + n) for n in range(5)]
+            failed = [event.path for event in events if event.raw == "nothing"]
+            assert failed == [f"/tmp/{name}/nothing" for name in ("first", "second", "third")]
 
 
 async def test_paths_may_be_longer_than_a_kilobyte_and_need_not_be_text(traced: Traced, tmp_path: Path) -> None:

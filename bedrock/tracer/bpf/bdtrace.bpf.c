@@ -58,12 +58,12 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	if (takes_descriptor(op) || op == BDT_OP_MMAP || moves(op)) {
 		file = file_of(fd);
 		if (file)
-			note_file(&call->from, file, now, task->pid, false);
+			note_file(&call->from, file, now, IF_NEW);
 	}
 	if (op >= BDT_OP_STAT && op != BDT_OP_MUNMAP && op != BDT_OP_MSYNC && shapes[op & 127].fd) {
 		file = file_of(call->argument[(shapes[op & 127].fd - 1) & 7]);
 		if (file)
-			note_file(&call->from, file, now, task->pid, false);
+			note_file(&call->from, file, now, IF_NEW);
 	}
 	if ((op == BDT_OP_MUNMAP || op == BDT_OP_MSYNC) && !note_mapping(task, &call->from, call->argument[0], now)) {
 		/* Of memory without a file. */
@@ -81,7 +81,7 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 		forget(&call->to);
 		file = file_of(op == BDT_OP_SENDFILE ? call->argument[0] : call->argument[2]);
 		if (file)
-			note_file(&call->to, file, now, task->pid, false);
+			note_file(&call->to, file, now, IF_NEW);
 	}
 	return 0;
 }
@@ -195,7 +195,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 			values.fd = values.result;
 			file = file_of(values.fd);
 			if (file)
-				note_file(&call->from, file, call->time_ns, task->pid, tells);
+				note_file(&call->from, file, call->time_ns, tells ? ALWAYS : IF_ANOTHER);
 		}
 		call->from.flags &= ~BDT_CALL_HAS_OFFSET;
 	} else if (op < BDT_OP_READ || op > BDT_OP_MMAP) {

@@ -109,8 +109,8 @@ static void append_totals(struct tracer *t, struct bpf_map *map, uint16_t type, 
 {
 	struct {
 		struct bdt_file_total value;
-		uint64_t key[2];
-		uint64_t next[2];
+		uint64_t key[3];
+		uint64_t next[3];
 	} at;
 	int fd = bpf_map__fd(map);
 	void *before = NULL;
@@ -127,6 +127,7 @@ static void append_totals(struct tracer *t, struct bpf_map *map, uint16_t type, 
 			at.value.inode = at.key[0];
 			at.value.device = at.key[1];
 			at.value.tgid = at.key[1] >> 32;
+			at.value.generation = at.key[2];
 			at.value.tid = at.value.tgid;
 		} else {
 			struct bdt_op_total *total = (struct bdt_op_total *)&at.value;

@@ -62,7 +62,7 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	call->faulted_at = now;
-	note_mapped(&call->fault, mapping.file, now, task->pid);
+	note_mapped(&call->fault, mapping.file, now);
 	call->fault.position = address;
 	if (ctx->args[2] & FAULT_WRITE)
 		call->fault.flags |= BDT_CALL_FOR_WRITE;

@@ -5,30 +5,55 @@
 #include "texts.bpf.h"
 
 /*
- * Take down the identity of a file, and introduce it if it is a new one. A file of a stacked file system that is mapped
- * is the lower file to the kernel; its user knows it by the path through which it was opened, and by that path's inode.
+ * What tells apart the files that have had the same inode number, one after the other. An overlay has numbers for its
+ * files but no generations: that is the upper file's, and 0 for one that has none, which can't be removed either.
+ */
+static __always_inline __u32 generation_of(struct inode *inode)
+{
+	struct dentry *upper;
+
+	if (BPF_CORE_READ(inode, i_sb, s_magic) != OVERLAYFS_MAGIC)
+		return BPF_CORE_READ(inode, i_generation);
+	/* struct ovl_inode may be a module's, whose types are not at hand: this pointer stands behind its inode. */
+	upper = (struct dentry *)word_at((__u64)inode + bpf_core_type_size(struct inode));
+	return upper ? BPF_CORE_READ(upper, d_inode, i_generation) : 0;
+}
+
+/*
+ * How a file is introduced, which is to say that its path is written: when it is a new one; also when its number may
+ * have been given to another file; also when its path may have changed; in any case.
+ */
+enum introduction { IF_NEW, IF_ANOTHER, IF_MOVED, ALWAYS };
+
+/*
+ * Take down the identity of a file, and introduce it. A file of a stacked file system that is mapped is the lower file to
+ * the kernel; its user knows it by the path through which it was opened, and by that path's inode.
  */
 static __always_inline void identify(struct subject *subject, __u64 dentry, __u64 mnt, struct inode *inode,
-				     __u64 time_ns, __u32 tid, bool always_introduce)
+				     __u64 time_ns, enum introduction when)
 {
 	struct identity identity = {};
-	__u8 *known, wanted;
+	struct known *before, known = {};
 
 	subject->inode = identity.inode = BPF_CORE_READ(inode, i_ino);
 	subject->device = identity.device = BPF_CORE_READ(inode, i_sb, s_dev);
-	known = bpf_map_lookup_elem(&known_files, &identity);
-	if (known && !always_introduce) {
-		wanted = *known;
-	} else {
-		wanted = emit_path(dentry, mnt, (__u64)inode, time_ns, tid);
-		bpf_map_update_elem(&known_files, &identity, &wanted, BPF_ANY);
+	before = bpf_map_lookup_elem(&known_files, &identity);
+	if (before)
+		known = *before;
+	if (!before || when == ALWAYS || (when == IF_MOVED && known.tree_changes != tree_changes) ||
+	    (when == IF_ANOTHER && known.generation != generation_of(inode))) {
+		known.tree_changes = tree_changes;
+		known.generation = generation_of(inode);
+		known.wanted = emit_path(dentry, mnt, (__u64)inode, known.generation, time_ns);
+		bpf_map_update_elem(&known_files, &identity, &known, BPF_ANY);
 	}
-	if (wanted == UNWANTED_FILE)
+	subject->generation = known.generation;
+	if (known.wanted == UNWANTED_FILE)
 		subject->flags |= UNWANTED;
 }
 
 /* Take down which file a call is about. */
-int __noinline note_file(struct subject *subject, __u64 file_address, __u64 time_ns, __u32 tid, __u32 always_introduce)
+int __noinline note_file(struct subject *subject, __u64 file_address, __u64 time_ns, __u32 when)
 {
 	struct file *file = (struct file *)file_address;
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
@@ -45,7 +70,7 @@ int __noinline note_file(struct subject *subject, __u64 file_address, __u64 time
 			subject->flags |= BDT_CALL_APPEND;
 	}
 	identify(subject, (__u64)BPF_CORE_READ(file, f_path.dentry), (__u64)BPF_CORE_READ(file, f_path.mnt), inode, time_ns,
-		 tid, always_introduce);
+		 when);
 	return 0;
 }
 
@@ -84,7 +109,7 @@ int __noinline note_base(struct subject *subject, __u32 first, __s32 base, __u64
 		file = file_of(base);
 		if (!file)
 			return 0;
-		note_file(subject, file, time_ns, task->pid, false);
+		note_file(subject, file, time_ns, IF_MOVED);
 		/* An empty path means the descriptor's own file. */
 		if (first)
 			subject->flags = BDT_CALL_FROM_BASE;
@@ -95,7 +120,7 @@ int __noinline note_base(struct subject *subject, __u32 first, __s32 base, __u64
 		dentry = BPF_CORE_READ(fs, pwd.dentry);
 		mnt = BPF_CORE_READ(fs, pwd.mnt);
 	}
-	identify(subject, (__u64)dentry, (__u64)mnt, BPF_CORE_READ(dentry, d_inode), time_ns, task->pid, false);
+	identify(subject, (__u64)dentry, (__u64)mnt, BPF_CORE_READ(dentry, d_inode), time_ns, IF_MOVED);
 	/* What is below it may have been asked for, also when it has not been itself. */
 	subject->flags = BDT_CALL_FROM_BASE;
 	return 0;
@@ -107,5 +132,6 @@ static __always_inline void forget(struct subject *subject)
 	subject->inode = 0;
 	subject->position = 0;
 	subject->device = 0;
+	subject->generation = 0;
 	subject->flags = 0;
 }

@@ -59,11 +59,13 @@ struct dentry {
 } CORE;
 struct super_block {
 	__u32 s_dev;
+	unsigned long s_magic;
 } CORE;
 struct inode {
 	unsigned short i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	__u32 i_generation;
 } CORE;
 struct vfsmount {
 	struct dentry *mnt_root;
@@ -243,6 +245,7 @@ struct registers {
 #define S_IFREG 0100000
 #define S_IFBLK 0060000
 #define S_IFDIR 0040000
+#define OVERLAYFS_MAGIC 0x794c7630
 #define O_APPEND 02000
 #define O_DIRECT 040000
 /* FMODE_BACKING was bit 25 when it was new (6.5) and is bit 24 since 6.10; where it is the one, the other is rare. */

@@ -32,14 +32,6 @@ struct maple_walk {
 	((is_arange) ? bpf_core_field_offset(struct maple_arange_64, field) :                        \
 		       bpf_core_field_offset(struct maple_range_64, field))
 
-static __always_inline __u64 word_at(__u64 address)
-{
-	__u64 word = 0;
-
-	bpf_probe_read_kernel(&word, sizeof(word), (void *)address);
-	return word;
-}
-
 /* From a node of the tree to the entry that the address belongs to. */
 static __always_inline void descend(struct maple_walk *walk, __u64 node, bool is_arange)
 {
@@ -124,7 +116,7 @@ int __noinline find_mapping(struct mapping *mapping, __u64 address)
 }
 
 /* Take down a file by one of its mappings; there, the kernel keeps the lower file of a stacked one. */
-static __always_inline void note_mapped(struct subject *subject, __u64 file_address, __u64 time_ns, __u32 tid)
+static __always_inline void note_mapped(struct subject *subject, __u64 file_address, __u64 time_ns)
 {
 	struct file *file = (struct file *)file_address;
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
@@ -142,7 +134,7 @@ static __always_inline void note_mapped(struct subject *subject, __u64 file_addr
 	}
 	subject->file = file_address;
 	subject->flags = BDT_CALL_HAS_FILE | BDT_CALL_HAS_OFFSET;
-	identify(subject, (__u64)dentry, (__u64)mnt, BPF_CORE_READ(dentry, d_inode), time_ns, tid, false);
+	identify(subject, (__u64)dentry, (__u64)mnt, BPF_CORE_READ(dentry, d_inode), time_ns, IF_NEW);
 }
 
 /* Take down which file is mapped at an address; false when none is. */
@@ -156,6 +148,6 @@ static __always_inline bool note_mapping(struct task_struct *task, struct subjec
 		return true;
 	if (found == NOT_MAPPED || !mapping.file)
 		return false;
-	note_mapped(subject, mapping.file, time_ns, task->pid);
+	note_mapped(subject, mapping.file, time_ns);
 	return true;
 }

@@ -25,7 +25,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		has_begun = 1;
 	}
 	/* The program itself: of a script, its interpreter. */
-	note_file(&call->from, (__u64)BPF_CORE_READ(binprm, file), call->time_ns, task->pid, false);
+	note_file(&call->from, (__u64)BPF_CORE_READ(binprm, file), call->time_ns, ALWAYS);
 	emit_string(NULL, (__u64)BPF_CORE_READ(binprm, filename), FROM_KERNEL, call->time_ns, task->pid);
 	emit_argv(task, call->time_ns, task->pid);
 	return 0;

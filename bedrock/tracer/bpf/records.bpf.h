@@ -157,6 +157,10 @@ static __always_inline void emit_shaped(struct task_struct *task, struct call *c
 {
 	const volatile struct bdt_shape *shape = &shapes[values->op & 127];
 
+	if (changes_tree(values->op) && !values->result)
+		__sync_fetch_and_add(&tree_changes, 1);
+	if (!wants[values->op & 127])
+		return;
 	if (shape->fd)
 		values->fd = call->argument[(shape->fd - 1) & 7];
 	if (shape->offset)

@@ -28,6 +28,8 @@ __u32 target_level;
 __u32 is_full;
 /* Set here, once the target's own program has begun. */
 __u32 has_begun;
+/* How often a directory has been renamed or made: what was known of paths before may no longer hold. */
+__u32 tree_changes;
 __u64 root_dentry;
 __u64 root_mnt;
 
@@ -37,6 +39,7 @@ struct subject {
 	__u64 inode;
 	__s64 position;
 	__u32 device;
+	__u32 generation;
 	__u32 flags;
 };
 
@@ -90,16 +93,23 @@ struct identity {
 	__u64 device;
 };
 
+#define WANTED_FILE 1
+#define UNWANTED_FILE 2
+
+/* What was found out of a file when its path was written. */
+struct known {
+	__u32 generation; /* the number of an inode that is gone is given to the next file; this tells them apart */
+	__u32 tree_changes; /* as many as there had been */
+	__u8 wanted; /* WANTED_FILE or UNWANTED_FILE */
+};
+
 /* Files whose path has been written. The least recently used goes first: then its path is written once more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct identity);
-	__type(value, __u8);
+	__type(value, struct known);
 } known_files SEC(".maps");
-
-#define WANTED_FILE 1
-#define UNWANTED_FILE 2
 
 /* A request to an io_uring, from its submission on. */
 struct request {
@@ -129,6 +139,7 @@ struct file_key {
 	__u64 inode;
 	__u32 device;
 	__u32 tgid;
+	__u64 generation;
 };
 struct op_key {
 	__u32 tgid;

@@ -4,6 +4,14 @@
 
 #include "state.bpf.h"
 
+static __always_inline __u64 word_at(__u64 address)
+{
+	__u64 word = 0;
+
+	bpf_probe_read_kernel(&word, sizeof(word), (void *)address);
+	return word;
+}
+
 /* Whether the namespace of the current task, which is deeper than the target's own, is inside it. */
 int __noinline is_inside(void)
 {

@@ -24,6 +24,13 @@ static __always_inline bool opens(__u16 op)
 	return op >= BDT_OP_OPEN && op <= BDT_OP_CREAT;
 }
 
+/* What may give a directory another path, or its number to another one. */
+static __always_inline bool changes_tree(__u16 op)
+{
+	return (op >= BDT_OP_RENAME && op <= BDT_OP_RENAMEAT2) || op == BDT_OP_MKDIR || op == BDT_OP_MKDIRAT ||
+	       op == BDT_OP_URING_RENAME || op == BDT_OP_URING_MKDIR;
+}
+
 static __always_inline bool takes_descriptor(__u16 op)
 {
 	return op >= BDT_OP_CLOSE && op <= BDT_OP_FCNTL_DUPFD && op != BDT_OP_MMAP;
@@ -130,7 +137,7 @@ static __always_inline bool tally(__u32 tgid, struct subject *subject, __u64 tim
 				  __u16 op)
 {
 	struct tally it = {
-		.key = { .inode = subject->inode, .device = subject->device, .tgid = tgid },
+		.key = { subject->inode, subject->device, tgid, subject->generation },
 		.time_ns = time_ns,
 		.duration_ns = duration_ns,
 		.result = result,

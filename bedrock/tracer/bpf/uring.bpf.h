@@ -124,7 +124,7 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 	request.opcode = BPF_CORE_READ(io, opcode);
 	op = op_of_uring(request.opcode);
 	/* A request that does nothing, and waiting for a clock, are no file's business. */
-	if (!wants[op & 127] || !request.opcode)
+	if ((!wants[op & 127] && !changes_tree(op)) || !request.opcode)
 		return 0;
 	request.op = op;
 	request.time_ns = bpf_ktime_get_ns();
@@ -149,14 +149,15 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 	} else if (op == BDT_OP_URING_CLOSE) {
 		request.has_slot = BPF_CORE_READ((struct io_close *)key, file_slot) != 0;
 	}
-	find_paths(&paths, key, op);
+	if (wants[op & 127])
+		find_paths(&paths, key, op);
 	if (paths.first) {
 		tell_paths(&request, &paths);
 	} else if (!request.has_slot) {
 		request.fd = op == BDT_OP_URING_CLOSE ? BPF_CORE_READ((struct io_close *)key, fd) : BPF_CORE_READ(io, cqe.fd);
 		file = file_of(request.fd);
 		if (file)
-			note_file(&request.subject, file, request.time_ns, task->pid, false);
+			note_file(&request.subject, file, request.time_ns, IF_NEW);
 	}
 	if (bpf_map_update_elem(&requests, &key, &request, BPF_ANY)) {
 		count_seen();
@@ -218,16 +219,19 @@ int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 		request->fd = result >= 0 && !request->has_slot ? result : -1;
 		file = file_of(request->fd);
 		if (file)
-			note_file(&request->subject, file, request->time_ns, request->tid, true);
+			note_file(&request->subject, file, request->time_ns, mode == BDT_MODE_EVENTS ? ALWAYS : IF_ANOTHER);
 	} else if (registered && !request->has_path && request->op != BDT_OP_URING_CLOSE) {
 		/* Also of a file that was registered with the ring and has no descriptor. */
-		note_file(&request->subject, (__u64)registered, request->time_ns, request->tid, false);
+		note_file(&request->subject, (__u64)registered, request->time_ns, IF_NEW);
 	}
 	if (request->op != BDT_OP_URING_READ && request->op != BDT_OP_URING_WRITE && request->op != BDT_OP_URING_FALLOCATE)
 		request->subject.flags &= ~BDT_CALL_HAS_OFFSET;
 	else if (request->offset == -1 && request->subject.flags & BDT_CALL_HAS_OFFSET)
 		request->offset = request->subject.position - (result > 0 ? result : 0);
-	emit_request(request, bpf_ktime_get_ns(), result);
+	if (changes_tree(request->op) && !result)
+		__sync_fetch_and_add(&tree_changes, 1);
+	if (wants[request->op & 127])
+		emit_request(request, bpf_ktime_get_ns(), result);
 	bpf_map_delete_elem(&requests, &key);
 	return 0;
 }

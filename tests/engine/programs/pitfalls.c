@@ -1,7 +1,7 @@
 /*
  * What tracers get wrong, one subcommand each:
  *
- *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | nonsense | long | copyup FILE |
+ *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | reuse | nonsense | long | copyup FILE |
  *		 jail DIRECTORY NAME | threadexec PROGRAM | append N | arguments N
  *
  * Each does something of which the test knows the traces that it must leave.
@@ -201,6 +201,33 @@ static void nonsense(void)
 		fail("x32");
 }
 
+/* Files and directories that are given the number of one that is gone, and a directory that gets another name. */
+static void reuse(void)
+{
+	struct stat status;
+	int fd;
+
+	for (int i = 0; i < 5; i++) {
+		char name[] = "/tmp/reused-0";
+
+		name[12] += i;
+		fd = must(open(name, O_CREAT | O_WRONLY, 0600), "open");
+		must(write(fd, data, 100 + i), "write");
+		must(unlink(name), "unlink");
+		must(close(fd), "close");
+	}
+	must(mkdir("/tmp/first", 0700), "mkdir");
+	must(chdir("/tmp/first"), "chdir");
+	stat("nothing", &status);
+	must(rename("/tmp/first", "/tmp/second"), "rename");
+	stat("nothing", &status);
+	must(chdir("/tmp"), "chdir");
+	must(rmdir("/tmp/second"), "rmdir");
+	must(mkdir("/tmp/third", 0700), "mkdir");
+	must(chdir("/tmp/third"), "chdir");
+	stat("nothing", &status);
+}
+
 /* A path longer than any buffer of a page, and names that are no text. */
 static void long_names(void)
 {
@@ -299,6 +326,8 @@ int main(int count, char **argument)
 		moves(argument[2]);
 	else if (!strcmp(what, "rename"))
 		renamed();
+	else if (!strcmp(what, "reuse"))
+		reuse();
 	else if (!strcmp(what, "nonsense"))
 		nonsense();
 	else if (!strcmp(what, "long"))
