@@ -230,6 +230,12 @@ async def test_a_file_keeps_its_name_and_identity_when_it_is_renamed_or_removed_
     assert last.device == first.device
 
 
+async def test_calls_that_a_seccomp_filter_refuses_are_told_too(traced: Traced) -> None:
+    events = of(await traced("/bin/pitfalls", "denied", "/srv/verse.txt"), "unlink")
+    assert [(event.path, event.error) for event in events] == [("/srv/verse.txt", "EACCES")] * 2
+    assert len({event.tid for event in events}) == 2
+
+
 async def test_a_number_that_is_given_to_the_next_file_does_not_make_them_one(
     client: Client, image: str, tmp_path: Path
 ) -> None:

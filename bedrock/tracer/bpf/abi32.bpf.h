@@ -75,6 +75,24 @@ int __noinline take_arguments32(struct call *call, __u64 registers_address, __u3
 
 #endif
 
+/* Which Op a call of the current task is; 0 for none that is traced. */
+static __always_inline __u16 op_called(struct task_struct *task, __u64 number)
+{
+	if (number >= SYSCALLS)
+		return 0;
+	return abi_of(task, number) == ABI_32 ? op32_of[number] : op_of[number];
+}
+
+/* The number of the call that is returning; of arm64's registers it is not among those that are kept for the return. */
+static __always_inline __u64 number_called(__u64 registers)
+{
+#if defined(__TARGET_ARCH_x86)
+	return word_at(registers + offsetof(struct registers, orig_ax));
+#else
+	return SYSCALLS;
+#endif
+}
+
 /* Take down the arguments of a call, as the 64-bit interface has them. */
 static __always_inline void take_arguments(struct call *call, __u64 registers_address, enum abi abi, __u64 number)
 {

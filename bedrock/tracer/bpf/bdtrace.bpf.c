@@ -17,34 +17,20 @@
 #include "records.bpf.h"
 #include "uring.bpf.h"
 
-SEC("raw_tp/sys_enter")
-int on_enter(struct bpf_raw_tracepoint_args *ctx)
+/*
+ * Keep what a call needs from before it. Its Op is left at 0 for what turns out to be none of ours: memory without a file.
+ */
+int __noinline enter(struct call *call, __u64 registers, __u64 number, __u64 now)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u64 number = ctx->args[1];
-	struct call *call;
-	__u64 now, file;
-	enum abi abi;
-	__u16 op;
+	__u16 op = op_called(task, number);
+	__u64 file;
 	__s32 fd;
 
-	if (!is_target(task))
-		return 0;
-	abi = abi_of(task, number);
-	op = number >= SYSCALLS ? 0 : abi == ABI_32 ? op32_of[number] : op_of[number];
-	if (abi == ABI_FOREIGN && has_begun) {
-		count_seen();
-		count_cause(BDT_CAUSE_FOREIGN_ABI);
-		return 0;
-	}
-	/* The gate itself is not the target's doing, up to the exec with which it becomes the target. */
-	if (!op || (!has_begun && op != BDT_OP_EXECVE && op != BDT_OP_EXECVEAT))
-		return 0;
-	now = bpf_ktime_get_ns();
-	call = call_of(task, now);
 	if (!call)
 		return 0;
-	take_arguments(call, ctx->args[0], abi, number);
+	call->entered = 1;
+	take_arguments(call, registers, abi_of(task, number), number);
 	if (op == BDT_OP_FCNTL_DUPFD && call->argument[1] != F_DUPFD && call->argument[1] != F_DUPFD_CLOEXEC)
 		return 0;
 	if (op == BDT_OP_MMAP && (call->argument[3] & MAP_ANONYMOUS))
@@ -86,18 +72,70 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+SEC("raw_tp/sys_enter")
+int on_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct call *call;
+	__u64 now;
+	__u16 op;
+
+	if (!is_target(task))
+		return 0;
+	if (has_begun && abi_of(task, ctx->args[1]) == ABI_FOREIGN) {
+		count_seen();
+		count_cause(BDT_CAUSE_FOREIGN_ABI);
+		return 0;
+	}
+	op = op_called(task, ctx->args[1]);
+	/* The gate itself is not the target's doing, up to the exec with which it becomes the target. */
+	if (!op || (!has_begun && op != BDT_OP_EXECVE && op != BDT_OP_EXECVEAT))
+		return 0;
+	now = bpf_ktime_get_ns();
+	call = call_of(task, now);
+	if (call)
+		enter(call, ctx->args[0], ctx->args[1], now);
+	return 0;
+}
+
+/*
+ * A call that returns without having been entered: a seccomp filter has answered it instead of the kernel, which says so
+ * to nobody else. NULL for what is none of ours.
+ */
+static __always_inline struct call *call_denied(struct task_struct *task, __u64 registers)
+{
+	__u64 number = number_called(registers), now;
+	struct call *call;
+
+	if (!has_begun || !op_called(task, number))
+		return NULL;
+	now = bpf_ktime_get_ns();
+	call = call_of(task, now);
+	if (call)
+		enter(call, registers, number, now);
+	return call;
+}
+
 SEC("raw_tp/sys_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct call *call = bpf_task_storage_get(&calls, task, NULL, 0);
 	struct bdt_call values = { .fd = -1, .offset = -1 };
 	bool has_own_offset = false;
 	bool tells = mode == BDT_MODE_EVENTS;
+	struct call *call;
 	__u64 file;
 	__u16 op;
 
-	if (!call || !call->op || !target_inum)
+	if (!is_target(task))
+		return 0;
+	call = bpf_task_storage_get(&calls, task, NULL, 0);
+	if (!call || !call->entered)
+		call = call_denied(task, ctx->args[0]);
+	if (!call)
+		return 0;
+	call->entered = 0;
+	if (!call->op)
 		return 0;
 	values.op = op = call->op;
 	call->op = 0;

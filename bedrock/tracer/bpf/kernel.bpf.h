@@ -225,7 +225,7 @@ struct task_struct {
 /* The registers of a system call's arguments, as both architectures lay them out for user space. */
 #if defined(__TARGET_ARCH_x86)
 struct registers {
-	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
 };
 #define ARGUMENTS(r) { (r).di, (r).si, (r).dx, (r).r10, (r).r8, (r).r9 }
 #define ARGUMENTS32(r) { (__u32)(r).bx, (__u32)(r).cx, (__u32)(r).dx, (__u32)(r).si, (__u32)(r).di, (__u32)(r).bp }

@@ -54,6 +54,7 @@ struct call {
 	__u16 op;
 	__u8 introduced;
 	__u8 waited; /* pages came from the device during this call, or this fault */
+	__u8 entered; /* a call is under way, traced or not */
 	__u8 is_32; /* it came through the 32-bit interface */
 	__u8 form; /* enum abi32_form */
 };

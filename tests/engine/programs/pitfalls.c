@@ -1,7 +1,7 @@
 /*
  * What tracers get wrong, one subcommand each:
  *
- *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | reuse | nonsense | long | copyup FILE |
+ *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | denied FILE | reuse | nonsense | long | copyup FILE |
  *		 jail DIRECTORY NAME | threadexec PROGRAM | append N | arguments N
  *
  * Each does something of which the test knows the traces that it must leave.
@@ -9,12 +9,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -201,6 +205,32 @@ static void nonsense(void)
 		fail("x32");
 }
 
+static void *remove_file(void *name)
+{
+	if (!unlink(name) || errno != EACCES)
+		fail("unlink");
+	return NULL;
+}
+
+/* A call that a seccomp filter answers: the kernel itself never sees it. Once in a thread that makes no other call. */
+static void denied(char *name)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unlink, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof(filter) / sizeof(*filter), filter };
+	pthread_t thread;
+
+	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl");
+	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), "seccomp");
+	remove_file(name);
+	must(-pthread_create(&thread, NULL, remove_file, name), "pthread_create");
+	pthread_join(thread, NULL);
+}
+
 /* Files and directories that are given the number of one that is gone, and a directory that gets another name. */
 static void reuse(void)
 {
@@ -326,6 +356,8 @@ int main(int count, char **argument)
 		moves(argument[2]);
 	else if (!strcmp(what, "rename"))
 		renamed();
+	else if (!strcmp(what, "denied"))
+		denied(argument[2]);
 	else if (!strcmp(what, "reuse"))
 		reuse();
 	else if (!strcmp(what, "nonsense"))
