@@ -107,7 +107,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     state: TraceState
-    events: int = 0
+    seen: int = 0  # records that were made or should have been; 0 where nobody is left who knows
+    events: int = 0  # of them, how many are in the trace
     lost: dict[str, int] = {}
     message: str = ""
 

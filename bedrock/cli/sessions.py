@@ -227,7 +227,12 @@ async def show(session_id: str, as_json: bool) -> None:
         ("created", session.created_at.isoformat()),
         ("started", session.started_at.isoformat() if session.started_at else ""),
         ("finished", session.finished_at.isoformat() if session.finished_at else ""),
-        ("trace", f"{trace.state}, {trace.events} events {trace.message}".strip() if trace is not None else ""),
+        (
+            "trace",
+            f"{trace.state}, {trace.events} of {trace.seen or '?'} records; {trace.message}".rstrip("; ")
+            if trace is not None
+            else "",
+        ),
         ("lost", lost),
         ("logs", f"{session.logs.state} {session.logs.message}".strip()),
     ]

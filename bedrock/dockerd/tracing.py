@@ -17,6 +17,7 @@ from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo, ImageMissing
 from bedrock.errors import BedrockError
 from bedrock.model import Verdict
+from bedrock.trace.decode import Trace, TraceError
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer import OWN_IMAGE
 from bedrock.volume import FOREIGN_READY, TRACE_FILE, TRACER_STATUS, SessionVolume, write_durably
@@ -128,8 +129,20 @@ def report_of(volume: SessionVolume) -> TracerReport | None:
 
 def verdict_of(volume: SessionVolume) -> Verdict:
     """What the trace in this volume is worth."""
+    path = volume.path / TRACE_FILE
     try:
-        size = (volume.path / TRACE_FILE).stat().st_size
+        size = path.stat().st_size
     except OSError:
         size = 0
-    return judge(report_of(volume), size)
+    report = report_of(volume)
+    if report is not None and report.state == "running":
+        # Its counts are those of its beginning: what it has written since is to be seen from the file alone.
+        report = msgspec.structs.replace(report, written=_count_records(path))
+    return judge(report, size)
+
+
+def _count_records(path: Path) -> int:
+    try:
+        return sum(header.calls + header.notes for header in Trace(path).headers())
+    except (TraceError, OSError):
+        return 0

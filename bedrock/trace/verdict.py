@@ -62,16 +62,23 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
         return Verdict(state=TraceState.UNTRACED, message=report.error or "the target's own program never ran")
     dropped = sum(report.lost.get(cause.name.lower(), 0) for cause in DROPPING)
     if report.written + dropped != report.seen or report.written_bytes > trace_size:
-        message = f"of {report.seen} records {report.written} are written and {dropped} counted as lost"
-        return Verdict(state=TraceState.PARTIAL, events=report.written, lost=report.lost, message=message)
-    if report.lost:
-        message = (
-            f"{dropped} of {report.seen} records are missing" if dropped else "all records are there, some are cut"
-        )
-        causes = [f"{name}: {CAUSES[Cause[name.upper()]]}" for name in report.lost if name.upper() in Cause.__members__]
-        remarks = [message, *causes, *_remarks(report)]
-        return Verdict(state=TraceState.LOSSY, events=report.written, lost=report.lost, message="; ".join(remarks))
-    return Verdict(state=TraceState.COMPLETE, events=report.written, message="; ".join(_remarks(report)))
+        state = TraceState.PARTIAL
+        remarks = [f"of {report.seen} records {report.written} are written and {dropped} counted as lost"]
+    elif report.lost:
+        state = TraceState.LOSSY
+        remarks = [
+            f"{dropped} of {report.seen} records are missing" if dropped else "all records are there, some are cut",
+            *(f"{name}: {CAUSES[Cause[name.upper()]]}" for name in report.lost if name.upper() in Cause.__members__),
+        ]
+    else:
+        state, remarks = TraceState.COMPLETE, []
+    return Verdict(
+        state=state,
+        seen=report.seen,
+        events=report.written,
+        lost=report.lost,
+        message="; ".join([*remarks, *_remarks(report)]),
+    )
 
 
 def _remarks(report: TracerReport) -> Iterator[str]:
