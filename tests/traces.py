@@ -45,13 +45,14 @@ def call(op: Op, time_ns: int, **fields: object) -> bytes:
 
 
 def file(path: str | bytes, *, inode: int, time_ns: int = 0, tid: int = 7, device: int = 4, mode: int = 0o100644,
-         flags: int = 0) -> bytes:  # fmt: skip
+         flags: int = 0, generation: int = 0) -> bytes:  # fmt: skip
     """A FILE record; the path is turned round as the kernel does."""
     raw = path.encode() if isinstance(path, str) else path
     text = b"".join(part + b"/" for part in reversed(raw.split(b"/")) if part)
     return text_record(
-        RecordType.FILE, text, inode=inode, time_ns=time_ns, tid=tid, device=device, mode=mode, flags=flags
-    )
+        RecordType.FILE, text, inode=inode, time_ns=time_ns, tid=tid, device=device, mode=mode, flags=flags,
+        generation=generation,
+    )  # fmt: skip
 
 
 def process(tid: int = 7, *, tgid: int | None = None, pid: int = 1, parent: int = 0, time_ns: int = 2) -> bytes:
@@ -97,7 +98,7 @@ def _block(records: list[bytes], first_call: int) -> tuple[bytes, int]:
         if field.name == "time_ns":
             column = np.diff(column.astype(np.int64), prepend=0)
         columns.append(np.ascontiguousarray(column).tobytes())
-    compress = zstandard.ZstdCompressor(level=1).compress
+    compress = zstandard.ZstdCompressor(level=1, write_checksum=True).compress
     packed_notes = compress(np.array(entries, dtype_of(NOTE_ENTRY)).tobytes() + notes) if entries else b""
     packed_calls = compress(b"".join(columns)) if len(calls) else b""
     row = np.zeros(1, dtype_of(BLOCK_HEADER))

@@ -296,7 +296,7 @@ class Trace:
         """Hop from block to block without unpacking any."""
         with self._path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            at = self._first_block
+            at, calls = self._first_block, 0
             while at < size:
                 file.seek(at)
                 raw = file.read(_BLOCK.itemsize)
@@ -308,6 +308,9 @@ class Trace:
                 at += _BLOCK.itemsize
                 numbers = (int(row[field.name]) for field in BLOCK_HEADER[2:])
                 header = BlockHeader(at, *numbers)
+                if header.first_call != calls or not header.first_ns <= header.last_ns < 1 << 63:
+                    raise TraceError(f"{self._path} is damaged: the head of the block at byte {at} makes no sense")
+                calls += header.calls
                 at += header.packed_notes + header.packed_calls
                 if at > size:
                     break
@@ -375,16 +378,14 @@ def resolve(base: bytes | None, raw: bytes) -> bytes | None:
     return b"/" + path.lstrip(b"/")
 
 
-_NAMELESS = {0o010000: b"pipe", 0o140000: b"socket"}
+_NUMBERED = {0o010000: b"pipe", 0o140000: b"socket"}
 
 
 def path_of(text: bytes, identity: FileIdentity, mode: int, flags: TextFlag) -> bytes:
     """The path in the text of a FILE record: its components turned round, since the kernel gives the last one first."""
-    kind = _NAMELESS.get(mode & 0o170000)
-    if kind is not None and flags & TextFlag.OUTSIDE:
-        return kind + b":[%d]" % identity.inode
-    if not mode & 0o170000:
-        return b"anon:" + text.removesuffix(b"/")
+    if flags & TextFlag.PATHLESS:
+        kind = _NUMBERED.get(mode & 0o170000)
+        return b"anon:" + text.removesuffix(b"/") if kind is None else kind + b":[%d]" % identity.inode
     components = text.removesuffix(b"/").split(b"/") if text else []
     path = b"/" + b"/".join(reversed(components))
     return b"(outside)" + path if flags & TextFlag.OUTSIDE and components else path

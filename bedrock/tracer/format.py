@@ -219,6 +219,7 @@ class TextFlag(enum.IntFlag):
     DELETED = 2  # of FILE: the name was gone already
     UNREADABLE = 4  # of STRING and ARGV: the memory could not be read
     OUTSIDE = 8  # of FILE: not below the container's root
+    PATHLESS = 64  # of FILE: it has no path, but perhaps a name: a pipe, a socket, shared memory, an eventfd
     SECOND = 16  # of STRING: the second path of a call that has two, or the name of an extended attribute
     MORE = 32  # of ARGV: the next ARGV of the same thread and time goes on where this one ends
 

@@ -36,6 +36,33 @@ static __always_inline void emit_fault(struct task_struct *task, struct call *ca
 	bpf_ringbuf_submit(record, wakeup());
 }
 
+#define CHANGING 1
+
+/*
+ * How often a process has changed its mappings: the kernel counts that (from 6.13 on) for its own lockless look-ups. It
+ * is odd while one is being changed, and here also where it is not known.
+ */
+static __always_inline __u32 mapping_changes(struct mm_struct *mm)
+{
+	if (!bpf_core_field_exists(mm->mm_lock_seq.sequence))
+		return CHANGING;
+	return BPF_CORE_READ(mm, mm_lock_seq.sequence);
+}
+
+static __always_inline void remember(struct call *call, struct mapping *mapping, __u64 mm, __u32 changes)
+{
+	call->area = *mapping;
+	call->area_mm = mm;
+	call->area_changes = changes;
+}
+
+/* Most faults are in the mapping in which the one before was, and most of those are of memory without a file. */
+static __always_inline bool is_in_area(struct call *call, __u64 address, __u64 mm, __u32 changes)
+{
+	return !(changes & CHANGING) && call->area_changes == changes && call->area_mm == mm &&
+	       call->area.start <= address && address < call->area.end;
+}
+
 /* Attached to page_fault_kernel too: the kernel touches the target's memory on its behalf. */
 SEC("raw_tp/page_fault_user")
 int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
@@ -43,13 +70,26 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 address = ctx->args[0], now;
 	struct mapping mapping = {};
+	struct mm_struct *mm;
 	struct call *call;
-	int found;
+	bool is_known;
+	__u32 changes;
+	int found = MAPPED;
 
 	/* With faults disabled nobody waits for the page: the kernel, or we, only try whether it is there. */
 	if (!has_begun || !wants[BDT_OP_FAULT] || !is_target(task) || task->pagefault_disabled)
 		return 0;
-	found = find_mapping(&mapping, address);
+	mm = BPF_CORE_READ(task, mm);
+	/* Before we look: what changes meanwhile makes it another number. */
+	changes = mapping_changes(mm);
+	call = bpf_task_storage_get(&calls, task, NULL, 0);
+	is_known = call && is_in_area(call, address, (__u64)mm, changes);
+	if (is_known)
+		mapping = call->area;
+	else
+		found = find_mapping(&mapping, address);
+	if (found == MAPPED && !mapping.file && call)
+		remember(call, &mapping, (__u64)mm, changes);
 	if (found == NOT_MAPPED || (found == MAPPED && !mapping.file))
 		return 0;
 	now = bpf_ktime_get_ns();
@@ -61,9 +101,13 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 		count_cause(BDT_CAUSE_MAPPING_BUSY);
 		return 0;
 	}
+	if (!is_known) {
+		note_mapped(&call->fault, mapping.file, now);
+		remember(call, &mapping, (__u64)mm, changes);
+	}
 	call->faulted_at = now;
-	note_mapped(&call->fault, mapping.file, now);
 	call->fault.position = address;
+	call->fault.flags &= ~BDT_CALL_FOR_WRITE;
 	if (ctx->args[2] & FAULT_WRITE)
 		call->fault.flags |= BDT_CALL_FOR_WRITE;
 	call->fault_offset = (mapping.page_offset << page_shift) + ((address - mapping.start) >> page_shift << page_shift);

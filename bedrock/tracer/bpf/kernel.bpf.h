@@ -193,8 +193,12 @@ struct maple_arange_64 {
 struct maple_tree {
 	void *ma_root;
 } CORE;
+struct seqcount {
+	unsigned int sequence;
+} CORE;
 struct mm_struct {
 	struct maple_tree mm_mt;
+	struct seqcount mm_lock_seq;
 	unsigned long arg_start;
 	unsigned long arg_end;
 } CORE;

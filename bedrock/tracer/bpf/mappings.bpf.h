@@ -4,12 +4,6 @@
 
 #include "files.bpf.h"
 
-struct mapping {
-	__u64 file;
-	__u64 start;
-	__u64 page_offset;
-};
-
 enum { NOT_MAPPED, MAPPED, MAPPING_CHANGES };
 
 /* A tree of so many levels holds more mappings than a process may have; what is more are walks begun anew. */
@@ -78,9 +72,10 @@ static long walk_down(__u32 index, struct maple_walk *walk)
 			return 1;
 		}
 		walk->mapping.start = BPF_CORE_READ(vma, vm_start);
+		walk->mapping.end = BPF_CORE_READ(vma, vm_end);
 		walk->mapping.page_offset = BPF_CORE_READ(vma, vm_pgoff);
 		walk->mapping.file = (__u64)BPF_CORE_READ(vma, vm_file);
-		if (walk->mapping.start <= walk->address && walk->address < BPF_CORE_READ(vma, vm_end)) {
+		if (walk->mapping.start <= walk->address && walk->address < walk->mapping.end) {
 			walk->found = MAPPED;
 			return 1;
 		}

@@ -43,6 +43,14 @@ struct subject {
 	__u32 flags;
 };
 
+/* What is mapped somewhere; ``file`` is 0 for memory without one. */
+struct mapping {
+	__u64 file;
+	__u64 start;
+	__u64 end;
+	__u64 page_offset;
+};
+
 struct call {
 	__u64 time_ns;
 	__u64 argument[8];
@@ -51,6 +59,9 @@ struct call {
 	__u64 faulted_at; /* when the last fault began that no system call has followed yet */
 	struct subject fault;
 	__s64 fault_offset;
+	struct mapping area; /* in which the last fault was, and how often its process had changed its mappings by then */
+	__u64 area_mm;
+	__u32 area_changes;
 	__u16 op;
 	__u8 introduced;
 	__u8 waited; /* pages came from the device during this call, or this fault */

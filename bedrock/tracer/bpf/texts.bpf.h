@@ -76,6 +76,22 @@ static long step(__u32 index, struct walk *walk)
 	return 0;
 }
 
+/* The path of what never had one, such as memory that is shared: a name alone, if that. False: it is not of this kind. */
+static __always_inline bool name_pathless(struct walk *walk, struct scratch *scratch)
+{
+	struct dentry *dentry = (struct dentry *)walk->dentry;
+	struct vfsmount *mnt = (struct vfsmount *)walk->mnt;
+	__u32 size;
+
+	if (BPF_CORE_READ(dentry, d_parent) != dentry || BPF_CORE_READ(mnt, mnt_root) == dentry)
+		return false;
+	size = BPF_CORE_READ(dentry, d_name.len) & (MAX_NAME - 1);
+	bpf_probe_read_kernel(scratch->text, size, BPF_CORE_READ(dentry, d_name.name));
+	walk->at = size;
+	walk->flags = BDT_TEXT_OUTSIDE | BDT_TEXT_PATHLESS;
+	return true;
+}
+
 struct comparison {
 	__u32 prefix;
 	__u32 from;
@@ -134,7 +150,8 @@ int __noinline emit_path(__u64 dentry_address, __u64 mnt, __u64 inode_address, _
 
 	if (!scratch)
 		return 0;
-	bpf_loop(MAX_LEVELS, step, &walk, 0);
+	if (!name_pathless(&walk, scratch))
+		bpf_loop(MAX_LEVELS, step, &walk, 0);
 	if (prefix_count && (walk.flags & BDT_TEXT_OUTSIDE || !is_wanted(scratch, walk.at)))
 		wanted = UNWANTED_FILE;
 	/* Relative paths count from directories, so those are always named. */

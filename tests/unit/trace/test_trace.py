@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from traces import HAS_FILE, call, end, file, header, process, record, sample, s
 from bedrock.model import TraceState
 from bedrock.trace.decode import Trace, TraceError
 from bedrock.trace.events import format_event, read_events
+from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer.format import (
@@ -105,6 +107,23 @@ def test_a_damaged_trace_is_refused_with_a_sentence(write: Callable[..., Path], 
         summarise(path)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 7)), min_size=1, max_size=4),
+    cut=st.none() | st.integers(0, 4000),
+)
+def test_whatever_is_damaged_is_read_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]], cut: int | None
+) -> None:
+    content = bytearray(trace(sample(reads=20), per_block=4))
+    for at, bit in flips:
+        content[at % len(content)] ^= 1 << bit
+    path = tmp_path_factory.mktemp("damaged") / "trace.bdt"
+    path.write_bytes(content if cut is None else content[:cut])
+    with suppress(TraceError):
+        report_of(path, None)
+
+
 def test_any_zstd_tool_reads_a_trace(write: Callable[..., Path]) -> None:
     reader = zstandard.ZstdDecompressor().stream_reader(write(sample()).read_bytes(), read_across_frames=True)
     assert b"/bin/cat" in reader.read()
@@ -143,13 +162,64 @@ def test_blocks_outside_a_stretch_of_time_give_their_names_only(write: Callable[
 
 
 def test_paths_of_pipes_and_of_what_lies_outside(write: Callable[..., Path]) -> None:
+    nowhere = TextFlag.OUTSIDE | TextFlag.PATHLESS
     records = [
-        file("", inode=5, mode=0o010600, flags=TextFlag.OUTSIDE),
+        file("", inode=5, mode=0o010600, flags=nowhere),
         file("/a/b", inode=6, mode=0o100600, flags=TextFlag.OUTSIDE),
         file("", inode=7, mode=0o040755),
+        file("memfd:x", inode=8, mode=0o100777, flags=nowhere),
+        file("[eventfd]", inode=9, mode=0o600, flags=nowhere),
     ]
-    calls = [call(Op.READ, 1, inode=inode, device=4, flags=CallFlag.HAS_FILE) for inode in (5, 6, 7)]
-    assert [event.path for event in read_events(write(records + calls))] == ["pipe:[5]", "(outside)/a/b", "/"]
+    calls = [call(Op.READ, 1, inode=inode, device=4, flags=CallFlag.HAS_FILE) for inode in (5, 6, 7, 8, 9)]
+    assert [event.path for event in read_events(write(records + calls))] == [
+        "pipe:[5]", "(outside)/a/b", "/", "anon:memfd:x", "anon:[eventfd]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("per_block", [1, 3, 100])
+def test_another_generation_is_another_file_unless_there_was_none(write: Callable[..., Path], per_block: int) -> None:
+    def read(time_ns: int, size: int) -> bytes:
+        return call(Op.READ, time_ns, result=size, inode=9, device=4, flags=HAS_FILE)
+
+    path = write(
+        [
+            file("/copied-up", inode=9), read(1, 1), file("/copied-up", inode=9, generation=70), read(2, 10),
+            file("/renamed", inode=9, generation=70), read(3, 100), file("/next", inode=9, generation=71),
+            read(4, 1000), read(5, 10_000),
+        ],
+        per_block=per_block,
+    )  # fmt: skip
+    found = {use.path: (use.read_bytes, use.aliases) for use in summarise(path).files}
+    assert found == {"/copied-up": (111, ["/renamed"]), "/next": (11_000, [])}
+
+
+@pytest.mark.parametrize("per_block", [1, 2, 100])
+def test_a_second_path_counts_from_its_own_directory(write: Callable[..., Path], per_block: int) -> None:
+    def string(time_ns: int, text: bytes, **fields: object) -> bytes:
+        return text_record(RecordType.STRING, text, tid=7, time_ns=time_ns, **fields)
+
+    second = {"flags": TextFlag.SECOND}
+    path = write(
+        [
+            file("/from", inode=1, mode=0o040755), file("/to", inode=2, mode=0o040755),
+            string(1, b"a"), string(1, b"b", inode=2, device=4, **second),
+            call(Op.RENAMEAT2, 1, inode=1, device=4, flags=CallFlag.FROM_BASE),
+            file("/elsewhere", inode=2, mode=0o040755),
+            string(2, b"/a"), string(2, b"../b", inode=2, device=4, **second), call(Op.LINKAT, 2),
+            string(3, b"/a"), string(3, b"/b", **second), call(Op.RENAME, 3),
+            string(4, b"/link"), string(4, b"./what it says", **second), call(Op.SYMLINK, 4),
+            string(5, b"/a"), string(5, b"user.name", **second), call(Op.GETXATTR, 5),
+        ],
+        per_block=per_block,
+    )  # fmt: skip
+    told = [(event.path, event.second, event.second_raw) for event in read_events(path)]
+    assert told == [
+        ("/from/a", "/to/b", "b"),
+        ("/a", "/b", "../b"),
+        ("/a", "/b", "/b"),
+        ("/link", "./what it says", "./what it says"),
+        ("/a", "user.name", "user.name"),
+    ]
 
 
 @pytest.mark.parametrize("per_block", [1, 3, 100])
