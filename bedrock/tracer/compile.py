@@ -24,7 +24,7 @@ _PARTS = ("kernel", "state", "tasks", "abi32", "texts", "files", "mappings", "to
           "uring")  # fmt: skip
 _PROBES = ("bdtrace.bpf.c", *(f"{part}.bpf.h" for part in _PARTS))
 _LOADER = ("bdtrace.c", "probes.c", "gatekeeper.c", "status.c", "writer.c", "syscalls.c", "syscalls32.c",
-           "tracer.h", "writer.h", "syscalls.h", "shapes.h", "abi32.h")  # fmt: skip
+           "tracer.h", "writer.h", "syscalls.h", "calls.h", "abi32.h")  # fmt: skip
 _SCRIPT = "build.sh"
 _SOURCES = (*_PROBES, *_LOADER, "gate.c", _SCRIPT)
 _WORK = "bedrock-build"

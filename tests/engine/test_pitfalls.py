@@ -236,6 +236,12 @@ async def test_calls_that_a_seccomp_filter_refuses_are_told_too(traced: Traced) 
     assert len({event.tid for event in events}) == 2
 
 
+async def test_what_never_had_a_path_has_its_name(traced: Traced) -> None:
+    events = await traced("/bin/pitfalls", "pathless")
+    assert [event.path for event in of(events, "write")] == ["anon:memfd:thing", "anon:[eventfd]"]
+    assert [event.path for event in of(events, "fault") if event.for_write][-1] == "anon:dev/zero"
+
+
 async def test_a_number_that_is_given_to_the_next_file_does_not_make_them_one(
     client: Client, image: str, tmp_path: Path
 ) -> None:
@@ -252,8 +258,19 @@ async def test_a_number_that_is_given_to_the_next_file_does_not_make_them_one(
             assert len({use.inode for use in used}) < len(used)
             written = [(event.path, event.result) for event in of(events, "write")]
             assert written == [(f"/tmp/reused-{n}", 100 + n) for n in range(5)]
-            failed = [event.path for event in events if event.raw == "nothing"]
-            assert failed == [f"/tmp/{name}/nothing" for name in ("first", "second", "third")]
+
+
+async def test_directories_that_are_renamed_or_made_anew_have_their_new_paths(
+    client: Client, image: str, tmp_path: Path
+) -> None:
+    # Also where the calls that did it are not asked for.
+    for trace in ("events", {"classes": ["stat"]}):
+        session = await finished(client, await client.create(image, ["pitfalls", "reuse"], ttl="30s", trace=trace))
+        assert session.exit_code == 0
+        events = await events_of(client, session, tmp_path)
+        failed = [event.path for event in events if event.raw == "nothing"]
+        assert failed == [f"/tmp/{name}/nothing" for name in ("first", "second", "third")]
+        assert bool(of(events, "rename")) == (trace == "events")
 
 
 async def test_paths_may_be_longer_than_a_kilobyte_and_need_not_be_text(traced: Traced, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@
 
 #include "bdt_format.h"
 #include "bdtrace.skel.h"
+#include "calls.h"
 #include "syscalls.h"
 #include "tracer.h"
 
@@ -103,13 +104,9 @@ static void fill_wanted(struct tracer *t, uint8_t *wants)
 /* Calls that are not wanted are none that the probes know, but for those after which paths may be other ones. */
 static void leave_out(uint8_t *op_of, const uint8_t *wants)
 {
-	for (int number = 0; number < SYSCALLS; number++) {
-		int op = op_of[number];
-		bool changes_tree = (op >= BDT_OP_RENAME && op <= BDT_OP_RENAMEAT2) || op == BDT_OP_MKDIR || op == BDT_OP_MKDIRAT;
-
-		if (!wants[op % EVENT_KINDS] && !changes_tree)
+	for (int number = 0; number < SYSCALLS; number++)
+		if (!wants[op_of[number] % EVENT_KINDS] && !changes_tree(op_of[number]))
 			op_of[number] = 0;
-	}
 }
 
 /* Paths stand in records with their last component first, each with a slash behind. */

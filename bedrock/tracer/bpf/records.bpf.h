@@ -3,7 +3,7 @@
 #pragma once
 
 #include "abi32.h"
-#include "shapes.h"
+#include "calls.h"
 #include "files.bpf.h"
 #include "totals.bpf.h"
 

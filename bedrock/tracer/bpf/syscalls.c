@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "shapes.h"
 #include "syscalls.h"
+
+#include "calls.h"
 
 #include <sys/syscall.h>
 

@@ -24,13 +24,6 @@ static __always_inline bool opens(__u16 op)
 	return op >= BDT_OP_OPEN && op <= BDT_OP_CREAT;
 }
 
-/* What may give a directory another path, or its number to another one. */
-static __always_inline bool changes_tree(__u16 op)
-{
-	return (op >= BDT_OP_RENAME && op <= BDT_OP_RENAMEAT2) || op == BDT_OP_MKDIR || op == BDT_OP_MKDIRAT ||
-	       op == BDT_OP_URING_RENAME || op == BDT_OP_URING_MKDIR;
-}
-
 static __always_inline bool takes_descriptor(__u16 op)
 {
 	return op >= BDT_OP_CLOSE && op <= BDT_OP_FCNTL_DUPFD && op != BDT_OP_MMAP;

@@ -1,7 +1,7 @@
 /*
  * What tracers get wrong, one subcommand each:
  *
- *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | denied FILE | reuse | nonsense | long | copyup FILE |
+ *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | denied FILE | pathless | reuse | nonsense | long | copyup FILE |
  *		 jail DIRECTORY NAME | threadexec PROGRAM | append N | arguments N
  *
  * Each does something of which the test knows the traces that it must leave.
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
@@ -231,6 +232,21 @@ static void denied(char *name)
 	pthread_join(thread, NULL);
 }
 
+/* Files that never had a path. */
+static void pathless(void)
+{
+	int fd = must(memfd_create("thing", 0), "memfd_create");
+	long one = 1;
+	char *shared;
+
+	must(write(fd, data, 31), "write");
+	must(write(must(eventfd(0, 0), "eventfd"), &one, sizeof(one)), "write");
+	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		fail("mmap");
+	shared[0] = 1;
+}
+
 /* Files and directories that are given the number of one that is gone, and a directory that gets another name. */
 static void reuse(void)
 {
@@ -358,6 +374,8 @@ int main(int count, char **argument)
 		renamed();
 	else if (!strcmp(what, "denied"))
 		denied(argument[2]);
+	else if (!strcmp(what, "pathless"))
+		pathless();
 	else if (!strcmp(what, "reuse"))
 		reuse();
 	else if (!strcmp(what, "nonsense"))
