@@ -26,6 +26,7 @@ from bedrock.tracer.format import (
     NOTE_ENTRY,
     SKIPPABLE,
     VERSION,
+    CallFlag,
     Mode,
     Op,
     RecordType,
@@ -241,6 +242,14 @@ class Calls:
     def __getitem__(self, name: str) -> NDArray[np.int64]:
         # All columns are whole numbers; those of 64 bits without a sign are identities, which nobody adds up.
         return self._columns[name]  # type: ignore[return-value]
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Which calls did nothing: those that returned an error, and those that the kernel was never asked."""
+        result = self["result"]
+        has_error = (result < 0) & (result > -4096) & (self["op"] != Op.EXIT)
+        failed: NDArray[np.bool_] = has_error | ((self["flags"] & CallFlag.DENIED) != 0)
+        return failed
 
     def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Calls:
         """The calls that a mask, or an array of indices, chooses."""

@@ -27,7 +27,7 @@ COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("tid", pa.int32(), "thread, in the container's own numbers"),
     ("program", _TEXT, "what the process runs, as it was given to exec"),
     ("op", _TEXT, "the system call, or fork, exit, fault, page_in, uring_..."),
-    ("result", pa.int64(), "what it returned; null when it failed. Of exit the status as in wait(2)"),
+    ("result", pa.int64(), "what it returned; null when it failed or is not known. Of exit the status as in wait(2)"),
     ("error", _TEXT, "why it failed, as in errno(3)"),
     ("fd", pa.int32(), "descriptor"),
     (
@@ -49,6 +49,8 @@ COLUMNS: list[tuple[str, pa.DataType, str]] = [
         "of a read: the page cache did not have it all; but for holes the rest came from the device",
     ),
     ("for_write", pa.bool_(), "of a fault: the page was written to"),
+    ("denied", pa.bool_(), "a seccomp filter has answered it instead of the kernel, whatever the result says"),
+    ("unfinished", pa.bool_(), "of a request: how it ended was not seen, so there is no result"),
     ("device", pa.uint32(), "of the file: major << 20 | minor"),
     ("inode", pa.uint64(), "of the file"),
     (
@@ -84,6 +86,8 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     to_file: bool = False
     from_device: bool = False
     for_write: bool = False
+    denied: bool = False
+    unfinished: bool = False
     device: int | None = None
     inode: int | None = None
     arg: int | None = None
@@ -96,7 +100,7 @@ _WITH_SIZE[
         *range(Op.READ, Op.PWRITEV2 + 1), Op.MMAP, Op.MUNMAP, Op.MSYNC, Op.FAULT, Op.SENDFILE, Op.COPY_FILE_RANGE,
         Op.SPLICE, Op.READLINK, Op.READLINKAT, Op.GETDENTS, Op.GETDENTS64, Op.TRUNCATE, Op.FTRUNCATE, Op.FALLOCATE,
         Op.URING_READ, Op.URING_WRITE, Op.URING_FALLOCATE, Op.URING_TRUNCATE, *range(Op.GETXATTR, Op.FSETXATTR + 1),
-        Op.READAHEAD, Op.FADVISE64, Op.SYNC_FILE_RANGE,
+        Op.READAHEAD, Op.FADVISE64, Op.SYNC_FILE_RANGE, Op.LISTXATTRAT, Op.AIO_READ, Op.AIO_WRITE,
     ]
 ] = True  # fmt: skip
 _OP_NAMES = pa.array([Op(number).name.lower() if number in set(Op) else str(number) for number in range(256)])
@@ -118,7 +122,8 @@ def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
     """The calls of one block as a batch of :data:`SCHEMA`."""
     calls, count = rows.calls, len(rows.calls)
     op, flags, result = calls["op"], calls["flags"], calls["result"]
-    failed = (result < 0) & (result > -4096) & (op != Op.EXIT)
+    has_error = (result < 0) & (result > -4096) & (op != Op.EXIT)
+    unknown = has_error | ((flags & CallFlag.UNFINISHED) != 0)
     has_file = (flags & CallFlag.HAS_FILE) != 0
     has_offset = ((flags & CallFlag.HAS_OFFSET) != 0) | (op == Op.LSEEK) | (op == Op.MMAP)
     t0_ns = names.start.time_ns if names.start is not None else 0
@@ -143,8 +148,8 @@ def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
             number(tasks.tid, pa.int32()),
             _texts(tasks.program, names),
             pa.DictionaryArray.from_arrays(pa.array(op.astype(np.int32)), _OP_NAMES),
-            number(result, pa.int64(), failed),
-            _errors(result, failed),
+            number(result, pa.int64(), unknown),
+            _errors(result, has_error),
             number(calls["fd"], pa.int32(), calls["fd"] < 0),
             _texts(rows.path, names),
             _texts(rows.raw, names).dictionary_decode(),
@@ -157,6 +162,8 @@ def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
             flag(CallFlag.TO_FILE),
             flag(CallFlag.DEVICE),
             flag(CallFlag.FOR_WRITE),
+            flag(CallFlag.DENIED),
+            flag(CallFlag.UNFINISHED),
             number(calls["device"], pa.uint32(), ~has_file),
             number(calls["inode"], pa.uint64(), ~has_file),
             number(calls["arg"], pa.uint64(), calls["arg"] == 0),
@@ -216,7 +223,8 @@ def format_event(event: Event) -> str:
     for name, value in (("fd", event.fd), ("offset", event.offset), ("requested", event.requested)):
         if value is not None:
             words.append(f"{name}={value}")
-    words += [name for name in ("to_file", "from_device", "for_write") if getattr(event, name)]
-    words.append(f"= {event.result}" if event.error is None else f"= {event.error}")
+    marks = ("to_file", "from_device", "for_write", "denied", "unfinished")
+    words += [name for name in marks if getattr(event, name)]
+    words.append(f"= {'?' if event.result is None else event.result}" if event.error is None else f"= {event.error}")
     # A name may have a line break in it, a line may not.
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", " ".join(words))

@@ -221,7 +221,8 @@ def _chrome(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Nam
 
 
 def _chrome_event(event: Event) -> dict[str, Any]:
-    given = ("path", "raw", "second", "argv", "fd", "offset", "requested", "result", "error", "from_device")
+    given = ("path", "raw", "second", "argv", "fd", "offset", "requested", "result", "error", "from_device", "denied",
+             "unfinished")  # fmt: skip
     shown: dict[str, Any] = {
         "name": event.op,
         "cat": _CLASS_OF.get(event.op, "process"),
@@ -255,11 +256,15 @@ def _v1(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) 
     return _pieces(lines())
 
 
+def _or_unknown(result: int | None) -> str:
+    return "?" if result is None else str(result)
+
+
 def _v1_line(event: Event, offset_ns: int) -> bytes:
     at_ns = event.t_ns + offset_ns
     given = ("fd", "path", "raw", "second", "argv", "offset", "requested")
     values = [f"{name}={json.dumps(getattr(event, name))}" for name in given if getattr(event, name) is not None]
-    values.append(f"ret={event.result}" if event.error is None else f"err={event.error}")
+    values.append(f"err={event.error}" if event.error is not None else f"ret={_or_unknown(event.result)}")
     values.append(f"dur={event.duration_ns}")
     process = f"pid={event.pid} tid={event.tid} proc={json.dumps(program_name(event.program))}"
     stamp = f"{at_ns // 1_000_000_000}.{at_ns % 1_000_000_000:09d}"

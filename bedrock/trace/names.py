@@ -36,6 +36,7 @@ for _op in Op:
         or _op in {Op.EXECVE, Op.EXECVEAT, Op.URING_OPEN, Op.URING_STAT}
         or Op.STAT <= _op <= Op.FCHDIR
         or Op.STATFS <= _op <= Op.URING_LINK
+        or Op.NAME_TO_HANDLE_AT <= _op <= Op.FILE_SETATTR
     )
 _SECOND_IS_PATH = np.zeros(256, bool)
 _SECOND_IS_PATH[
@@ -145,9 +146,11 @@ class Names:
         task = self._name_tasks(calls, notes, index, strings)
         raw, second_raw, second_base = self._name_arguments(calls, strings)
         has_file = (calls["flags"] & CallFlag.HAS_FILE) != 0
-        # Calls that gave no file are about what their argument names.
+        # Calls that gave no file are about what their argument names; without the argument, about nobody knows what.
         path = self._resolve(path, raw, ~has_file)
+        path[~has_file & (raw == NONE)] = NONE
         is_path = _SECOND_IS_PATH[calls["op"]]
+        second_base[second_raw == NONE] = NONE
         second = np.where(is_path, self._resolve(second_base, second_raw, is_path), second_raw)
         return Rows(calls, file, path, raw, second, second_raw, task, self._vectors(calls), notes)
 

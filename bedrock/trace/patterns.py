@@ -105,8 +105,9 @@ class PatternAdder:
         bins = np.clip((times - self._begin_ns) // self._bin_ns, 0, _TIME_BINS - 1)
         to_file = (calls["flags"] & CallFlag.TO_FILE) != 0
         moved = (op >= Op.SENDFILE) & (op <= Op.SPLICE)
-        is_read = (is_one_of(op, READS) | moved & ~to_file) & (result >= 0)
-        is_write = (is_one_of(op, WRITES) | moved & to_file) & (result >= 0)
+        succeeded = ~calls.failed & (result >= 0)
+        is_read = (is_one_of(op, READS) | moved & ~to_file) & succeeded
+        is_write = (is_one_of(op, WRITES) | moved & to_file) & succeeded
         is_fault = op == Op.FAULT
         self._bins["calls"] += np.bincount(bins[~to_file], minlength=_TIME_BINS)
         self._bins["faults"] += np.bincount(bins[is_fault], minlength=_TIME_BINS)
@@ -233,7 +234,8 @@ class PatternAdder:
     def _add_lookups(self, rows: Rows) -> None:
         """Paths that were looked for in vain, by whatever call."""
         result = rows.calls["result"]
-        chosen = np.flatnonzero((rows.raw != NONE) & (rows.path != NONE) & (result < 0) & (result > -4096))
+        is_error = (result < 0) & (result > -4096)
+        chosen = np.flatnonzero((rows.raw != NONE) & (rows.path != NONE) & is_error)
         if len(chosen):
             triples = np.stack([rows.path[chosen], -result[chosen], rows.calls["op"][chosen]], axis=1)
             for triple, count in zip(*np.unique(triples, axis=0, return_counts=True), strict=True):

@@ -16,8 +16,8 @@ from bedrock.trace.names import Names, Rows, read_rows
 from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, Op, RecordType
 
 OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)
-READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2, Op.URING_READ)
-WRITES = (Op.WRITE, Op.PWRITE64, Op.WRITEV, Op.PWRITEV, Op.PWRITEV2, Op.URING_WRITE)
+READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2, Op.URING_READ, Op.AIO_READ)
+WRITES = (Op.WRITE, Op.PWRITE64, Op.WRITEV, Op.PWRITEV, Op.PWRITEV2, Op.URING_WRITE, Op.AIO_WRITE)
 MOVES = (Op.SENDFILE, Op.COPY_FILE_RANGE, Op.SPLICE)
 EXECS = (Op.EXECVE, Op.EXECVEAT)
 
@@ -116,7 +116,7 @@ class Adder:
         if not len(calls):
             return
         op, result = calls["op"], calls["result"]
-        failed = (result < 0) & (result > -4096) & (op != Op.EXIT)
+        failed = calls.failed
         to_file = (calls["flags"] & CallFlag.TO_FILE) != 0
         moved = is_one_of(op, MOVES)
         is_read, is_write = (is_one_of(op, READS) | moved & ~to_file), (is_one_of(op, WRITES) | moved & to_file)

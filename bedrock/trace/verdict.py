@@ -28,6 +28,7 @@ class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
     lost: dict[str, int] = {}
     mode: Mode = Mode.EVENTS
     filtered: int = 0  # calls on files that were not asked for
+    synced: bool = True  # the file system has promised to keep the trace; false until the end
     unsupported: list[str] = []  # kinds of events that this kernel has no tracepoint for
 
     @property
@@ -61,7 +62,9 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
     if report.state != "ended" or not report.t0_ns:
         return Verdict(state=TraceState.UNTRACED, message=report.error or "the target's own program never ran")
     dropped = sum(report.lost.get(cause.name.lower(), 0) for cause in DROPPING)
-    if report.written + dropped != report.seen or report.written_bytes > trace_size:
+    if not report.synced:
+        state, remarks = TraceState.PARTIAL, ["nobody knows whether all of the trace is on the disk"]
+    elif report.written + dropped != report.seen or report.written_bytes > trace_size:
         state = TraceState.PARTIAL
         remarks = [f"of {report.seen} records {report.written} are written and {dropped} counted as lost"]
     elif report.lost:

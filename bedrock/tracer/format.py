@@ -173,6 +173,20 @@ class Op(enum.IntEnum):
     URING_LINK = 109
     URING_FALLOCATE = 110
     URING_TRUNCATE = 111
+    NAME_TO_HANDLE_AT = 112  # system calls again
+    OPEN_BY_HANDLE_AT = 113
+    IOCTL_CLONE = 114  # ioctl with FICLONE, FICLONERANGE or FIDEDUPERANGE; arg is its argument
+    SETXATTRAT = 115
+    GETXATTRAT = 116
+    LISTXATTRAT = 117
+    REMOVEXATTRAT = 118
+    FILE_GETATTR = 119
+    FILE_SETATTR = 120
+    IO_SUBMIT = 121  # never in a trace: its requests are
+    AIO_READ = 122  # requests of io_submit; how they end is not seen
+    AIO_WRITE = 123
+    AIO_SYNC = 124
+    AIO_OTHER = 125
 
 
 def _range(first: Op, last: Op) -> frozenset[Op]:
@@ -183,21 +197,26 @@ def _range(first: Op, last: Op) -> frozenset[Op]:
 CLASSES: dict[EventClass, frozenset[Op]] = {
     EventClass.OPEN: _range(Op.OPEN, Op.CLOSE)
     | _range(Op.DUP, Op.FCNTL_DUPFD)
-    | {Op.CLOSE_RANGE, Op.URING_OPEN, Op.URING_CLOSE},
+    | {Op.CLOSE_RANGE, Op.OPEN_BY_HANDLE_AT, Op.URING_OPEN, Op.URING_CLOSE},
     EventClass.DATA: _range(Op.READ, Op.PWRITEV2)
     | _range(Op.SENDFILE, Op.SPLICE)
-    | {Op.READAHEAD, Op.FADVISE64, Op.URING_READ, Op.URING_WRITE, Op.URING_OTHER},
+    | {Op.READAHEAD, Op.FADVISE64, Op.URING_READ, Op.URING_WRITE, Op.URING_OTHER}
+    | {Op.IOCTL_CLONE, Op.IO_SUBMIT, Op.AIO_READ, Op.AIO_WRITE, Op.AIO_OTHER},
     EventClass.SEEK: frozenset({Op.LSEEK}),
     EventClass.MAP: frozenset({Op.MMAP, Op.MUNMAP, Op.MSYNC}),
     EventClass.FAULT: frozenset({Op.FAULT, Op.PAGE_IN}),
     EventClass.STAT: _range(Op.STAT, Op.GETDENTS64)
     | _range(Op.STATFS, Op.FLISTXATTR)
-    | {Op.CHDIR, Op.FCHDIR, Op.CHROOT, Op.URING_STAT},
+    | {Op.CHDIR, Op.FCHDIR, Op.CHROOT, Op.URING_STAT}
+    | {Op.NAME_TO_HANDLE_AT, Op.GETXATTRAT, Op.LISTXATTRAT, Op.FILE_GETATTR},
     EventClass.CHANGE: _range(Op.TRUNCATE, Op.FALLOCATE)
     | _range(Op.RENAME, Op.FCHOWNAT)
     | _range(Op.SETXATTR, Op.FCHMODAT2)
-    | _range(Op.URING_RENAME, Op.URING_TRUNCATE),
-    EventClass.SYNC: frozenset({Op.FSYNC, Op.FDATASYNC, Op.SYNC_FILE_RANGE, Op.SYNCFS, Op.URING_FSYNC}),
+    | _range(Op.URING_RENAME, Op.URING_TRUNCATE)
+    | {Op.SETXATTRAT, Op.REMOVEXATTRAT, Op.FILE_SETATTR},
+    EventClass.SYNC: frozenset(
+        {Op.FSYNC, Op.FDATASYNC, Op.SYNC_FILE_RANGE, Op.SYNCFS, Op.URING_FSYNC, Op.IO_SUBMIT, Op.AIO_SYNC}
+    ),
 }
 
 
@@ -212,6 +231,8 @@ class CallFlag(enum.IntFlag):
     REQUEST_CUT = 32  # a vector with more entries than are added up: requested is a lower bound
     DEVICE = 256  # of a read: the page cache did not have it all; what it lacked came from the device, but for holes
     FOR_WRITE = 512  # of FAULT: the page was written to
+    DENIED = 1024  # a seccomp filter has answered it instead of the kernel, whatever the result says
+    UNFINISHED = 2048  # of a request: how it ended was not seen, so result and duration mean nothing
 
 
 class TextFlag(enum.IntFlag):
@@ -236,6 +257,8 @@ class Cause(enum.IntEnum):
     MAPPING_BUSY = 6
     FOREIGN_ABI = 7
     PROBE_MISSED = 8
+    END_UNSEEN = 9
+    REQUEST_UNREAD = 10
 
 
 CAUSES = {
@@ -245,9 +268,11 @@ CAUSES = {
     Cause.STRING_CUT: "a path, or an argument vector, is longer than what is kept of one",
     Cause.READ_FAULT: "a string was no longer in memory when it was to be read",
     Cause.SIZE_LIMIT: "the trace had reached its upper size",
-    Cause.MAPPING_BUSY: "of a page fault: the process changed its mappings while we looked",
+    Cause.MAPPING_BUSY: "of a page fault, munmap or msync: the process changed its mappings while we looked",
     Cause.FOREIGN_ABI: "a call through an interface that the probes can't read: x32, or 32-bit programs on arm64",
     Cause.PROBE_MISSED: "the kernel left a probe out, for whichever task: an upper bound",
+    Cause.END_UNSEEN: "of a request to io_submit or an io_uring it was not seen how it ended: its result is not known",
+    Cause.REQUEST_UNREAD: "a request to io_submit was no longer in memory when it was to be read",
 }
 
 
@@ -260,6 +285,7 @@ DROPPING = (
     Cause.MAPPING_BUSY,
     Cause.FOREIGN_ABI,
     Cause.PROBE_MISSED,
+    Cause.REQUEST_UNREAD,
 )
 
 
@@ -281,7 +307,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
         *_HEAD,
         Field("duration_ns", "u64", "until it returned"),
         Field("result", "i64", "what it returned, or minus the errno"),
-        Field("inode", "u64", "of the file, with HAS_FILE"),
+        Field("inode", "u64", "of the file, with HAS_FILE; of one without a path some bits of its name are in it, too"),
         Field("offset", "i64", "in bytes, with HAS_OFFSET; of MMAP and LSEEK the argument"),
         Field("requested", "u64", "bytes asked for"),
         Field(

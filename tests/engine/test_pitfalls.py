@@ -151,7 +151,7 @@ async def test_requests_to_an_io_uring_are_told_like_calls(traced: Traced) -> No
         ("uring_read", "/srv/big.bin", 11, 44),
         ("uring_close", None, None, None),
     ]
-    assert [event.fd for event in all_requests[-3:]] == [None, 0, None]
+    assert [event.fd for event in all_requests[-3:]] == [None, None, None]
 
 
 # What programs/abi32.c does: call, path, offset, result (None where it is an address or varies), bytes asked for.
@@ -231,9 +231,35 @@ async def test_a_file_keeps_its_name_and_identity_when_it_is_renamed_or_removed_
 
 
 async def test_calls_that_a_seccomp_filter_refuses_are_told_too(traced: Traced) -> None:
-    events = of(await traced("/bin/pitfalls", "denied", "/srv/verse.txt"), "unlink")
-    assert [(event.path, event.error) for event in events] == [("/srv/verse.txt", "EACCES")] * 2
-    assert len({event.tid for event in events}) == 2
+    events = [event for event in await traced("/bin/pitfalls", "denied", "/srv/verse.txt") if event.denied]
+    assert [(event.op, event.path, event.result, event.error) for event in events] == [
+        ("unlink", "/srv/verse.txt", None, "EACCES"),
+        ("unlink", "/srv/verse.txt", None, "EACCES"),
+        ("rmdir", "/srv", 0, None),
+        ("open", "/srv/verse.txt", None, "ENOSYS"),
+    ]
+    assert events[0].tid != events[1].tid
+
+
+async def test_what_is_asked_for_and_never_seen_to_end_is_told_as_such(
+    client: Client, image: str, tmp_path: Path
+) -> None:
+    expected = {
+        ("pitfalls", "aio", "/srv/big.bin"): [
+            ("aio_read", "/srv/big.bin", 5, 100),
+            ("aio_write", "/tmp/by-aio", 9, 42),
+            ("aio_sync", "/tmp/by-aio", None, None),
+        ],
+        ("uring", "/srv/big.bin", "silent"): [("uring_write", "/tmp/silent", 12, 55)],
+    }
+    for command, requests in expected.items():
+        session = await finished(client, await client.create(image, list(command), ttl="30s"))
+        assert session.exit_code == 0
+        assert session.trace is not None
+        assert (session.trace.state, session.trace.lost) == (TraceState.LOSSY, {"end_unseen": len(requests)})
+        events = [event for event in await events_of(client, session, tmp_path) if event.unfinished]
+        assert [(event.op, event.path, event.offset, event.requested) for event in events] == requests
+        assert {event.result for event in events} == {None}
 
 
 async def test_what_never_had_a_path_has_its_name(traced: Traced) -> None:
@@ -258,6 +284,11 @@ async def test_a_number_that_is_given_to_the_next_file_does_not_make_them_one(
             assert len({use.inode for use in used}) < len(used)
             written = [(event.path, event.result) for event in of(events, "write")]
             assert written == [(f"/tmp/reused-{n}", 100 + n) for n in range(5)]
+    # Also where the calls that open them are not asked for.
+    only = {"classes": ["data"]}
+    session = await finished(client, await client.create(image, ["pitfalls", "reuse"], ttl="30s", trace=only))
+    written = [(event.path, event.result) for event in of(await events_of(client, session, tmp_path), "write")]
+    assert written == [(f"/tmp/reused-{n}", 100 + n) for n in range(5)]
 
 
 async def test_directories_that_are_renamed_or_made_anew_have_their_new_paths(
@@ -271,6 +302,8 @@ async def test_directories_that_are_renamed_or_made_anew_have_their_new_paths(
         failed = [event.path for event in events if event.raw == "nothing"]
         assert failed == [f"/tmp/{name}/nothing" for name in ("first", "second", "third")]
         assert bool(of(events, "rename")) == (trace == "events")
+        changed = [event.path for event in of(events, "chdir")]
+        assert changed == ["/tmp/first", "/tmp", "/tmp/third"]
 
 
 async def test_paths_may_be_longer_than_a_kilobyte_and_need_not_be_text(traced: Traced, tmp_path: Path) -> None:
@@ -305,6 +338,10 @@ async def test_files_of_bind_mounts_and_of_the_kernels_own_file_systems_have_the
 async def test_paths_of_a_process_in_a_jail_are_those_of_the_container(traced: Traced) -> None:
     events = await traced("/bin/pitfalls", "jail", "/srv", "verse.txt")
     assert of(events, "read", path="/srv/verse.txt")
+    assert [(event.op, event.path) for event in of(events, "chroot", "chdir")] == [
+        ("chroot", "/srv"),
+        ("chdir", "/srv"),
+    ]
     assert [event.path for event in events if event.error == "ENOENT"][-2:] == ["/srv/nothing/here", "/srv/nor/here"]
 
 

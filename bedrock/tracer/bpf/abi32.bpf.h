@@ -15,8 +15,8 @@ static __always_inline enum abi abi_of(struct task_struct *task, __u64 number)
 #if defined(__TARGET_ARCH_x86)
 	if (task->thread_info.status & TS_COMPAT)
 		return ABI_32;
-	/* x32, which hardly any kernel has switched on. */
-	return number & X32_CALL ? ABI_FOREIGN : ABI_64;
+	/* x32, which hardly any kernel has switched on. Programs use -1 to ask for nothing. */
+	return number >= X32_CALL && number < X32_CALL + MAX_CALLS ? ABI_FOREIGN : ABI_64;
 #else
 	return task->thread_info.flags & TIF_32BIT ? ABI_FOREIGN : ABI_64;
 #endif
@@ -42,7 +42,8 @@ int __noinline take_arguments32(struct call *call, __u64 registers_address, __u3
 		__u64 a[6] = ARGUMENTS32(registers);
 
 		if (form == ABI32_BLOCK) {
-			bpf_probe_read_user(block, sizeof(block), (void *)a[0]);
+			if (bpf_probe_read_user(block, sizeof(block), (void *)a[0]))
+				count_cause(BDT_CAUSE_READ_FAULT);
 			for (int i = 0; i < 6; i++)
 				a[i] = block[i];
 		} else if (form == ABI32_OFFSET) {
@@ -83,13 +84,13 @@ static __always_inline __u16 op_called(struct task_struct *task, __u64 number)
 	return abi_of(task, number) == ABI_32 ? op32_of[number] : op_of[number];
 }
 
-/* The number of the call that is returning; of arm64's registers it is not among those that are kept for the return. */
+/* The number of the call that is returning. */
 static __always_inline __u64 number_called(__u64 registers)
 {
 #if defined(__TARGET_ARCH_x86)
 	return word_at(registers + offsetof(struct registers, orig_ax));
 #else
-	return SYSCALLS;
+	return BPF_CORE_READ((struct pt_regs *)registers, syscallno);
 #endif
 }
 
@@ -111,6 +112,9 @@ static __always_inline void take_arguments(struct call *call, __u64 registers_ad
 	{
 		__u64 argument[6] = ARGUMENTS(registers);
 
+#if defined(__TARGET_ARCH_arm64)
+		argument[0] = BPF_CORE_READ((struct pt_regs *)registers_address, orig_x0);
+#endif
 		__builtin_memcpy(call->argument, argument, sizeof(argument));
 	}
 }

@@ -17,6 +17,24 @@
 #include "records.bpf.h"
 #include "uring.bpf.h"
 
+/* Calls after which paths may count from elsewhere. */
+static __always_inline bool moves_base(__u16 op)
+{
+	return op == BDT_OP_CHDIR || op == BDT_OP_CHROOT || (op >= BDT_OP_RENAME && op <= BDT_OP_RENAMEAT2);
+}
+
+static __always_inline void note_base_at_entry(struct call *call, __u16 op)
+{
+	const volatile struct bdt_shape *shape = &shapes[op & 127];
+	__u32 first = first_of(call->argument[(shape->path - 1) & 7]);
+
+	/* The kernel will bring it into memory; then it is looked at when the call returns. */
+	if (first == UNREADABLE)
+		return;
+	note_base(&call->from, first, shape->base ? (__s32)call->argument[(shape->base - 1) & 7] : AT_FDCWD, call->time_ns);
+	call->has_base = 1;
+}
+
 /*
  * Keep what a call needs from before it. Its Op is left at 0 for what turns out to be none of ours: memory without a file.
  */
@@ -30,10 +48,15 @@ int __noinline enter(struct call *call, __u64 registers, __u64 number, __u64 now
 	if (!call)
 		return 0;
 	call->entered = 1;
+	call->is_denied = 0;
+	call->has_base = 0;
 	take_arguments(call, registers, abi_of(task, number), number);
 	if (op == BDT_OP_FCNTL_DUPFD && call->argument[1] != F_DUPFD && call->argument[1] != F_DUPFD_CLOEXEC)
 		return 0;
 	if (op == BDT_OP_MMAP && (call->argument[3] & MAP_ANONYMOUS))
+		return 0;
+	if (op == BDT_OP_IOCTL_CLONE && call->argument[1] != FICLONE && call->argument[1] != FICLONERANGE &&
+	    call->argument[1] != FIDEDUPERANGE)
 		return 0;
 	call->time_ns = now;
 	call->op = op;
@@ -51,6 +74,8 @@ int __noinline enter(struct call *call, __u64 registers, __u64 number, __u64 now
 		if (file)
 			note_file(&call->from, file, now, IF_NEW);
 	}
+	if (moves_base(op) && mode == BDT_MODE_EVENTS)
+		note_base_at_entry(call, op);
 	if ((op == BDT_OP_MUNMAP || op == BDT_OP_MSYNC) && !note_mapping(task, &call->from, call->argument[0], now)) {
 		/* Of memory without a file. */
 		call->op = 0;
@@ -72,6 +97,12 @@ int __noinline enter(struct call *call, __u64 registers, __u64 number, __u64 now
 	return 0;
 }
 
+static __always_inline void count_foreign(void)
+{
+	count_seen();
+	count_cause(BDT_CAUSE_FOREIGN_ABI);
+}
+
 SEC("raw_tp/sys_enter")
 int on_enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -83,8 +114,10 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	if (!is_target(task))
 		return 0;
 	if (has_begun && abi_of(task, ctx->args[1]) == ABI_FOREIGN) {
-		count_seen();
-		count_cause(BDT_CAUSE_FOREIGN_ABI);
+		call = call_of(task, bpf_ktime_get_ns());
+		if (call)
+			call->entered = 1;
+		count_foreign();
 		return 0;
 	}
 	op = op_called(task, ctx->args[1]);
@@ -107,13 +140,38 @@ static __always_inline struct call *call_denied(struct task_struct *task, __u64 
 	__u64 number = number_called(registers), now;
 	struct call *call;
 
-	if (!has_begun || !op_called(task, number))
+	if (!has_begun)
+		return NULL;
+	if (abi_of(task, number) == ABI_FOREIGN) {
+		count_foreign();
+		return NULL;
+	}
+	if (!op_called(task, number))
 		return NULL;
 	now = bpf_ktime_get_ns();
 	call = call_of(task, now);
-	if (call)
-		enter(call, registers, number, now);
+	if (!call)
+		return NULL;
+	enter(call, registers, number, now);
+	call->is_denied = 1;
 	return call;
+}
+
+/* Eight bytes that the kernel has read or written, too. */
+static __always_inline void read_result(void *to, __u64 address, __s64 result)
+{
+	if (bpf_probe_read_user(to, 8, (void *)address) && result >= 0)
+		count_cause(BDT_CAUSE_READ_FAULT);
+}
+
+static __always_inline __s64 result_of(struct call *call, struct bpf_raw_tracepoint_args *ctx)
+{
+	__s64 result = ctx->args[1];
+
+	/* Where the filter has sent a signal instead of an answer, the registers are as they were: the number is still there. */
+	if (call->is_denied && result == (__s64)number_called(ctx->args[0]))
+		return -ENOSYS;
+	return result;
 }
 
 SEC("raw_tp/sys_exit")
@@ -140,13 +198,17 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	values.op = op = call->op;
 	call->op = 0;
 	values.duration_ns = bpf_ktime_get_ns() - call->time_ns;
-	values.result = (__s64)ctx->args[1];
+	values.result = result_of(call, ctx);
+	if (op == BDT_OP_IO_SUBMIT) {
+		emit_iocbs(call, values.result);
+		return 0;
+	}
 	if (moves(op)) {
-		emit_move(task, call, &values);
+		emit_move(call, &values);
 		return 0;
 	}
 	if (op >= BDT_OP_STAT && op != BDT_OP_MUNMAP && op != BDT_OP_MSYNC) {
-		emit_shaped(task, call, &values);
+		emit_shaped(call, &values);
 		return 0;
 	}
 	switch (op) {
@@ -159,7 +221,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		if (op == BDT_OP_OPENAT)
 			values.arg = call->argument[2];
 		else
-			bpf_probe_read_user(&values.arg, sizeof(values.arg), (void *)call->argument[2]);
+			read_result(&values.arg, call->argument[2], values.result);
 		break;
 	case BDT_OP_EXECVE:
 	case BDT_OP_EXECVEAT:
@@ -184,14 +246,14 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		break;
 	case BDT_OP_READV:
 	case BDT_OP_WRITEV:
-		values.requested = sum_of_iovecs(call);
+		values.requested = sum_of_iovecs(&call->from, call->argument[1], call->argument[2], call->is_32);
 		values.fd = call->argument[0];
 		break;
 	case BDT_OP_PREADV:
 	case BDT_OP_PWRITEV:
 	case BDT_OP_PREADV2:
 	case BDT_OP_PWRITEV2:
-		values.requested = sum_of_iovecs(call);
+		values.requested = sum_of_iovecs(&call->from, call->argument[1], call->argument[2], call->is_32);
 		/* On 64-bit kernels the low word holds all of the offset; -1 means the file's own position. */
 		values.offset = call->argument[3];
 		values.fd = call->argument[0];
@@ -203,7 +265,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		values.fd = call->argument[0];
 		has_own_offset = true;
 		if (call->form == ABI32_LONG_SEEK && !values.result)
-			bpf_probe_read_user(&values.result, sizeof(values.result), (void *)call->argument[3]);
+			read_result(&values.result, call->argument[3], 0);
 		break;
 	case BDT_OP_MMAP:
 		values.requested = call->argument[1];
@@ -224,7 +286,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (opens(op)) {
 		bool at = op == BDT_OP_OPENAT || op == BDT_OP_OPENAT2;
 
-		if (values.result < 0) {
+		if (values.result < 0 || call->is_denied) {
 			if (tells)
 				emit_argument(call, call->argument[at], at ? (__s32)call->argument[0] : AT_FDCWD, values.result);
 		} else {

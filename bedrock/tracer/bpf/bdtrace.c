@@ -26,6 +26,7 @@
 
 #include "bdt_format.h"
 #include "bdtrace.skel.h"
+#include "calls.h"
 #include "tracer.h"
 
 #define IDLE_MIN_MS 1
@@ -140,6 +141,38 @@ static void append_totals(struct tracer *t, struct bpf_map *map, uint16_t type, 
 	}
 }
 
+/* Requests to an io_uring of which no end was seen are told as they were submitted. */
+static void append_requests(struct tracer *t)
+{
+	int fd = bpf_map__fd(t->probes->maps.requests);
+	uint64_t key, next;
+	void *before = NULL;
+
+	while (!bpf_map_get_next_key(fd, before, &next)) {
+		struct bdt_call record = { .size = sizeof(record), .type = BDT_REC_CALL };
+		struct request request;
+
+		key = next;
+		before = &key;
+		if (bpf_map_lookup_elem(fd, &key, &request) || request.subject.flags & UNWANTED)
+			continue;
+		record.tid = request.tid;
+		record.tgid = request.tgid;
+		record.time_ns = request.time_ns;
+		record.inode = request.subject.inode;
+		record.device = request.subject.device;
+		record.offset = request.offset;
+		record.requested = request.requested;
+		record.arg = request.opcode;
+		record.fd = request.fd;
+		record.op = request.op;
+		record.flags = request.subject.flags | BDT_CALL_UNFINISHED;
+		t->total_records++;
+		t->unseen_ends++;
+		writer_append(t->writer, &record);
+	}
+}
+
 static void finish(struct tracer *t)
 {
 	struct bdt_end end = { .size = sizeof(end), .type = BDT_REC_END };
@@ -152,6 +185,7 @@ static void finish(struct tracer *t)
 		append_totals(t, t->probes->maps.file_totals, BDT_REC_FILE_TOTAL, sizeof(struct bdt_file_total));
 		append_totals(t, t->probes->maps.op_totals, BDT_REC_OP_TOTAL, sizeof(struct bdt_op_total));
 	}
+	append_requests(t);
 	flush(t);
 	end.time_ns = clock_ns(CLOCK_MONOTONIC);
 	end.seen = read_counts(t).seen;
@@ -160,6 +194,7 @@ static void finish(struct tracer *t)
 	writer_append(t->writer, &end);
 	flush(t);
 	error = writer_sync(t->writer);
+	t->synced = !error;
 	if (error && !t->error[0])
 		set_error(t, "the trace can't be synced: %s", strerror(error));
 	write_status(t, ENDED);

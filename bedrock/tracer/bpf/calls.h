@@ -1,9 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* What the probes and the loader both know of calls, beside bdt_format.h. */
+/* What the probes and the loader both know of calls, beside bdt_format.h, which is to be included before. */
 #pragma once
 
 /* .second_base of a struct bdt_shape: the second path counts from the working directory. 0: what is second is no path. */
 #define WORKING_DIRECTORY 255
+
+/* A file that a call is about, as it was when the call began. */
+struct subject {
+	uint64_t file;
+	uint64_t inode;
+	int64_t position;
+	uint32_t device;
+	uint32_t generation;
+	uint32_t flags; /* BDT_CALL_..., and UNWANTED */
+};
+
+/* Of a subject: the session has not asked for this file. Never written. */
+#define UNWANTED 0x8000
+
+/* A request to an io_uring, from its submission on. */
+struct request {
+	uint64_t time_ns;
+	int64_t offset;
+	uint64_t requested;
+	uint64_t user_data; /* by which the target tells its requests apart */
+	struct subject subject;
+	uint32_t tid;
+	uint32_t tgid;
+	int32_t fd;
+	uint16_t op;
+	uint8_t opcode;
+	uint8_t has_path;
+	uint8_t has_slot; /* what it opens or closes is a place in the ring's own table, not a descriptor */
+};
 
 /* Whether a call may give a directory another path, or the number of one that is gone to a new one. */
 static inline int changes_tree(int op)

@@ -115,6 +115,12 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Whether a page belongs to a file: other calls than those that are traced bring in pages, too. */
+static __always_inline bool is_of_file(__u64 folio, __u64 file)
+{
+	return file && BPF_CORE_READ((struct folio *)folio, mapping, host) == BPF_CORE_READ((struct file *)file, f_inode);
+}
+
 /* Pages are being read into the page cache on behalf of this task. */
 SEC("raw_tp/mm_filemap_add_to_page_cache")
 int on_page_in(struct bpf_raw_tracepoint_args *ctx)
@@ -122,14 +128,14 @@ int on_page_in(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct call *call;
 
-	if (!has_begun || !is_target(task))
+	if (!has_begun || !is_target_task())
 		return 0;
 	call = bpf_task_storage_get(&calls, task, NULL, 0);
 	if (!call)
 		return 0;
 	if (call->op) {
 		call->waited = 1;
-	} else if (call->faulted_at && call->fault.flags & BDT_CALL_HAS_FILE && wants[BDT_OP_PAGE_IN]) {
+	} else if (call->faulted_at && wants[BDT_OP_PAGE_IN] && is_of_file(ctx->args[0], call->fault.file)) {
 		call->faulted_at = 0;
 		emit_fault(task, call, BDT_OP_PAGE_IN, bpf_ktime_get_ns());
 	}

@@ -8,15 +8,21 @@
  * What tells apart the files that have had the same inode number, one after the other. An overlay has numbers for its
  * files but no generations: that is the upper file's, and 0 for one that has none, which can't be removed either.
  */
-static __always_inline __u32 generation_of(struct inode *inode)
+static __always_inline __u32 generation_of(struct inode *inode, __u64 magic)
 {
 	struct dentry *upper;
 
-	if (BPF_CORE_READ(inode, i_sb, s_magic) != OVERLAYFS_MAGIC)
+	if (magic != OVERLAYFS_MAGIC)
 		return BPF_CORE_READ(inode, i_generation);
 	/* struct ovl_inode may be a module's, whose types are not at hand: this pointer stands behind its inode. */
 	upper = (struct dentry *)word_at((__u64)inode + bpf_core_type_size(struct inode));
 	return upper ? BPF_CORE_READ(upper, d_inode, i_generation) : 0;
+}
+
+/* All eventfds, timers and the like have one inode. What tells them apart is the beginning of their names. */
+static __always_inline __u64 bits_of_name(__u64 dentry)
+{
+	return word_at((__u64)BPF_CORE_READ((struct dentry *)dentry, d_name.name)) * 0x9e3779b97f4a7c15ULL >> 32 << 32;
 }
 
 /*
@@ -32,19 +38,28 @@ enum introduction { IF_NEW, IF_ANOTHER, IF_MOVED, ALWAYS };
 static __always_inline void identify(struct subject *subject, __u64 dentry, __u64 mnt, struct inode *inode,
 				     __u64 time_ns, enum introduction when)
 {
+	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+	__u64 magic = BPF_CORE_READ(sb, s_magic);
 	struct identity identity = {};
 	struct known *before, known = {};
 
-	subject->inode = identity.inode = BPF_CORE_READ(inode, i_ino);
-	subject->device = identity.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	if (when == IF_NEW && opens_are_untold)
+		when = IF_ANOTHER;
+	subject->inode = BPF_CORE_READ(inode, i_ino);
+	subject->device = BPF_CORE_READ(sb, s_dev);
+	if (magic == ANON_INODE_MAGIC)
+		subject->inode |= bits_of_name(dentry);
+	identity.inode = subject->inode;
+	identity.device = subject->device;
 	before = bpf_map_lookup_elem(&known_files, &identity);
 	if (before)
 		known = *before;
 	if (!before || when == ALWAYS || (when == IF_MOVED && known.tree_changes != tree_changes) ||
-	    (when == IF_ANOTHER && known.generation != generation_of(inode))) {
+	    (when == IF_ANOTHER && known.generation != generation_of(inode, magic))) {
+		subject->generation = generation_of(inode, magic);
 		known.tree_changes = tree_changes;
-		known.generation = generation_of(inode);
-		known.wanted = emit_path(dentry, mnt, (__u64)inode, known.generation, time_ns);
+		known.generation = subject->generation;
+		known.wanted = emit_path(subject, dentry, mnt, (__u64)inode, time_ns);
 		bpf_map_update_elem(&known_files, &identity, &known, BPF_ANY);
 	}
 	subject->generation = known.generation;

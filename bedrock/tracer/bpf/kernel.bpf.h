@@ -91,6 +91,12 @@ struct backing_file {
 	struct file file;
 	struct path user_path;
 } CORE;
+struct address_space {
+	struct inode *host;
+} CORE;
+struct folio {
+	struct address_space *mapping;
+} CORE;
 struct vm_area_struct {
 	unsigned long vm_start;
 	unsigned long vm_end;
@@ -101,12 +107,14 @@ struct kiocb {
 	long long ki_pos;
 } CORE;
 struct io_cqe {
+	__u64 user_data;
 	int res;
 	int fd;
 } CORE;
 struct io_kiocb {
 	struct file *file;
 	unsigned char opcode;
+	__u64 flags;
 	struct io_cqe cqe;
 } CORE;
 struct io_rw {
@@ -239,6 +247,10 @@ struct registers {
 struct registers {
 	__u64 x[6];
 };
+struct pt_regs {
+	__u64 orig_x0; /* x[0] becomes the result */
+	int syscallno;
+} CORE;
 #define ARGUMENTS(r) { (r).x[0], (r).x[1], (r).x[2], (r).x[3], (r).x[4], (r).x[5] }
 #define TIF_32BIT (1 << 22)
 #else
@@ -250,6 +262,14 @@ struct registers {
 #define S_IFBLK 0060000
 #define S_IFDIR 0040000
 #define OVERLAYFS_MAGIC 0x794c7630
+#define ANON_INODE_MAGIC 0x09041934
+#define REQ_F_FIXED_FILE 1 /* as IOSQE_FIXED_FILE, which is an interface to user space */
+#define READ_MULTISHOT 49
+#define FICLONE 0x40049409
+#define FICLONERANGE 0x4020940d
+#define FIDEDUPERANGE 0xc0189436
+#define MAX_CALLS 1024 /* numbers from there on are none of any interface */
+#define MAX_IOCBS 1024
 #define O_APPEND 02000
 #define O_DIRECT 040000
 /* FMODE_BACKING was bit 25 when it was new (6.5) and is bit 24 since 6.10; where it is the one, the other is rare. */
@@ -257,6 +277,7 @@ struct registers {
 #define MAP_ANONYMOUS 0x20
 #define AT_FDCWD -100
 #define EFAULT 14
+#define ENOSYS 38
 #define F_DUPFD 0
 #define F_DUPFD_CLOEXEC 1030
 

@@ -138,10 +138,12 @@ static __always_inline bool note_mapping(struct task_struct *task, struct subjec
 	struct mapping mapping = {};
 	int found = find_mapping(&mapping, address);
 
-	if (found == MAPPING_CHANGES)
-		/* Which file it is stays unknown. */
-		return true;
-	if (found == NOT_MAPPED || !mapping.file)
+	if (found == MAPPING_CHANGES) {
+		/* Whether there is a file, and which, stays unknown. */
+		count_seen();
+		count_cause(BDT_CAUSE_MAPPING_BUSY);
+	}
+	if (found != MAPPED || !mapping.file)
 		return false;
 	note_mapped(subject, mapping.file, time_ns);
 	return true;

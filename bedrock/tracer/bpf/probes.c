@@ -73,6 +73,7 @@ struct counts read_counts(struct tracer *t)
 	sum.by_cause[BDT_CAUSE_PROBE_MISSED] = missed;
 	/* Records that no probe could count, and those that the loader makes itself. */
 	sum.seen += missed + t->total_records;
+	sum.by_cause[BDT_CAUSE_END_UNSEEN] += t->unseen_ends;
 	sum.by_cause[BDT_CAUSE_WRITE_ERROR] += t->writer ? writer_state(t->writer).lost : 0;
 	sum.by_cause[BDT_CAUSE_SIZE_LIMIT] += t->size_lost;
 	return sum;
@@ -138,6 +139,8 @@ static void fill_settings(struct tracer *t)
 	fill_operations32((uint8_t *)rodata->op32_of, (uint8_t *)rodata->form32_of);
 	fill_shapes((struct bdt_shape *)rodata->shapes);
 	fill_wanted(t, (uint8_t *)rodata->wants);
+	for (int op = BDT_OP_OPEN; op <= BDT_OP_CREAT; op++)
+		*(uint32_t *)&rodata->opens_are_untold |= !rodata->wants[op];
 	leave_out((uint8_t *)rodata->op_of, (uint8_t *)rodata->wants);
 	leave_out((uint8_t *)rodata->op32_of, (uint8_t *)rodata->wants);
 	for (int i = 0; i < t->wishes.prefix_count; i++)

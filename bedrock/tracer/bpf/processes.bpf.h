@@ -13,7 +13,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct fs_struct *fs;
 	struct call *call;
 
-	if (!is_target(task))
+	if (!is_target_task())
 		return 0;
 	call = call_of(task, bpf_ktime_get_ns());
 	if (!call)
@@ -59,7 +59,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *child = (struct task_struct *)ctx->args[1];
 
-	if (!has_begun || !is_target(task) || !call_of(task, bpf_ktime_get_ns()))
+	if (!has_begun || !is_target_task() || !call_of(task, bpf_ktime_get_ns()))
 		return 0;
 	emit_event(task, BDT_OP_FORK, BPF_CORE_READ(child, pid), BPF_CORE_READ(child, tgid), 0);
 	return 0;
@@ -70,7 +70,7 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	if (!has_begun || !is_target(task))
+	if (!has_begun || !is_target_task())
 		return 0;
 	/* One that never made a call that is traced is introduced here. */
 	if (!call_of(task, bpf_ktime_get_ns()))

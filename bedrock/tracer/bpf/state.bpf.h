@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernel.bpf.h"
+#include "calls.h"
 
 /* Set by the loader before it loads us: which Op a system call of this architecture is, 0 for none. */
 const volatile __u8 op_of[SYSCALLS];
@@ -15,6 +16,8 @@ const volatile __u32 wakeup_bytes;
 const volatile __u32 page_shift;
 /* BDT_MODE_EVENTS or BDT_MODE_SUMMARY. */
 const volatile __u32 mode;
+/* Not all calls that open files are traced: that a number has been given to another file has to be seen elsewhere. */
+const volatile __u32 opens_are_untold;
 /* Which events that are no system calls are wanted. */
 const volatile __u8 wants[128];
 /* Of which files events are wanted, as paths stand in a FILE record; none means all. */
@@ -32,16 +35,6 @@ __u32 has_begun;
 __u32 tree_changes;
 __u64 root_dentry;
 __u64 root_mnt;
-
-/* A file that a call is about, as it was when the call began. */
-struct subject {
-	__u64 file;
-	__u64 inode;
-	__s64 position;
-	__u32 device;
-	__u32 generation;
-	__u32 flags;
-};
 
 /* What is mapped somewhere; ``file`` is 0 for memory without one. */
 struct mapping {
@@ -65,15 +58,14 @@ struct call {
 	__u16 op;
 	__u8 introduced;
 	__u8 waited; /* pages came from the device during this call, or this fault */
-	__u8 entered; /* a call is under way, traced or not */
+	__u8 entered; /* a call that we know has been entered, and not been returned from */
+	__u8 is_denied; /* a seccomp filter has answered it */
+	__u8 has_base; /* from which directory its path counts has been taken down at its entry */
 	__u8 is_32; /* it came through the 32-bit interface */
 	__u8 form; /* enum abi32_form */
 };
 
 enum { MEMBER = 1, OUTSIDER = 2 };
-
-/* Of a subject: the session has not asked for this file. Never written. */
-#define UNWANTED 0x8000
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -123,21 +115,7 @@ struct {
 	__type(value, struct known);
 } known_files SEC(".maps");
 
-/* A request to an io_uring, from its submission on. */
-struct request {
-	__u64 time_ns;
-	__s64 offset;
-	__u64 requested;
-	struct subject subject;
-	__u32 tid;
-	__u32 tgid;
-	__s32 fd;
-	__u16 op;
-	__u8 opcode;
-	__u8 has_path;
-	__u8 has_slot; /* what it opens or closes is a place in the ring's own table, not a descriptor */
-};
-
+/* Requests to an io_uring that have not completed, by the address of what the kernel keeps of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -21,6 +21,8 @@ static const char *const cause_names[BDT_CAUSES] = {
 	[BDT_CAUSE_MAPPING_BUSY] = "mapping_busy",
 	[BDT_CAUSE_FOREIGN_ABI] = "foreign_abi",
 	[BDT_CAUSE_PROBE_MISSED] = "probe_missed",
+	[BDT_CAUSE_END_UNSEEN] = "end_unseen",
+	[BDT_CAUSE_REQUEST_UNREAD] = "request_unread",
 };
 
 void set_error(struct tracer *t, const char *format, ...)
@@ -67,6 +69,7 @@ void write_status(struct tracer *t, enum state state)
 	fprintf(file, ",\"realtime_offset_ns\":%" PRId64 ",\"attach_ms\":%.3f,\"error\":", t->realtime_offset_ns,
 		t->attach_ms);
 	write_json_string(file, t->error);
+	fprintf(file, ",\"synced\":%s", t->synced ? "true" : "false");
 	fprintf(file, ",\"mode\":%u,\"unsupported\":[%s],\"filtered\":%" PRIu64, t->wishes.mode, t->unsupported,
 		counts.filtered);
 	fprintf(file, ",\"seen\":%" PRIu64 ",\"written\":%" PRIu64 ",\"written_bytes\":%" PRIu64 ",\"lost\":{",

@@ -5,6 +5,17 @@
 
 #include <sys/syscall.h>
 
+void fill_new_operations(uint8_t *op_of)
+{
+	op_of[452] = BDT_OP_FCHMODAT2;
+	op_of[463] = BDT_OP_SETXATTRAT;
+	op_of[464] = BDT_OP_GETXATTRAT;
+	op_of[465] = BDT_OP_LISTXATTRAT;
+	op_of[466] = BDT_OP_REMOVEXATTRAT;
+	op_of[468] = BDT_OP_FILE_GETATTR;
+	op_of[469] = BDT_OP_FILE_SETATTR;
+}
+
 void fill_operations(uint8_t *op_of)
 {
 #define IS(name, op) op_of[__NR_##name] = BDT_OP_##op
@@ -82,8 +93,6 @@ void fill_operations(uint8_t *op_of)
 	IS(mknodat, MKNODAT);
 	IS(fchmod, FCHMOD);
 	IS(fchmodat, FCHMODAT);
-	/* Newer than the headers of some systems; its number is the same on all architectures. */
-	op_of[452] = BDT_OP_FCHMODAT2;
 	IS(fchown, FCHOWN);
 	IS(fchownat, FCHOWNAT);
 	IS(utimensat, UTIMENSAT);
@@ -106,6 +115,11 @@ void fill_operations(uint8_t *op_of)
 	IS(fremovexattr, FREMOVEXATTR);
 	IS(readahead, READAHEAD);
 	IS(fadvise64, FADVISE64);
+	IS(name_to_handle_at, NAME_TO_HANDLE_AT);
+	IS(open_by_handle_at, OPEN_BY_HANDLE_AT);
+	IS(ioctl, IOCTL_CLONE);
+	IS(io_submit, IO_SUBMIT);
+	fill_new_operations(op_of);
 #undef IS
 }
 
@@ -177,5 +191,14 @@ void fill_shapes(struct bdt_shape *shapes)
 	TAKES(READAHEAD, .fd = 1, .offset = 2, .size = 3);
 	TAKES(FADVISE64, .fd = 1, .offset = 2, .size = 3, .arg = 4);
 	TAKES(CLOSE_RANGE, .size = 2, .arg = 1);
+	TAKES(NAME_TO_HANDLE_AT, .path = 2, .base = 1, .arg = 5);
+	TAKES(OPEN_BY_HANDLE_AT, .fd = 1, .arg = 3);
+	TAKES(IOCTL_CLONE, .fd = 1, .arg = 3);
+	TAKES(SETXATTRAT, .path = 2, .base = 1, .second = 4, .arg = 3);
+	TAKES(GETXATTRAT, .path = 2, .base = 1, .second = 4, .arg = 3);
+	TAKES(LISTXATTRAT, .path = 2, .base = 1, .size = 5, .arg = 3);
+	TAKES(REMOVEXATTRAT, .path = 2, .base = 1, .second = 4, .arg = 3);
+	TAKES(FILE_GETATTR, .path = 2, .base = 1, .arg = 5);
+	TAKES(FILE_SETATTR, .path = 2, .base = 1, .arg = 5);
 #undef TAKES
 }

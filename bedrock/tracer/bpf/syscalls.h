@@ -9,6 +9,9 @@
 /* Which Op a system call is, by its number; the rest is left as it is. */
 void fill_operations(uint8_t *op_of);
 
+/* Those that are newer than the headers of some systems; their numbers are the same everywhere. */
+void fill_new_operations(uint8_t *op_of);
+
 /* The same for the interface of 32-bit programs, and how each call passes its arguments (enum abi32_form). */
 void fill_operations32(uint8_t *op_of, uint8_t *form_of);
 

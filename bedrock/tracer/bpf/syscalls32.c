@@ -92,7 +92,6 @@ void fill_operations32(uint8_t *op_of, uint8_t *form_of)
 	IS(chmod, CHMOD, ALIKE);
 	IS(fchmod, FCHMOD, ALIKE);
 	IS(fchmodat, FCHMODAT, ALIKE);
-	op_of[452] = BDT_OP_FCHMODAT2;
 	IS(chown, CHOWN, ALIKE);
 	IS(chown32, CHOWN, ALIKE);
 	IS(lchown, LCHOWN, ALIKE);
@@ -127,6 +126,11 @@ void fill_operations32(uint8_t *op_of, uint8_t *form_of)
 	IS(readahead, READAHEAD, START);
 	IS(fadvise64, FADVISE64, START);
 	IS(fadvise64_64, FADVISE64, RANGE);
+	IS(name_to_handle_at, NAME_TO_HANDLE_AT, ALIKE);
+	IS(open_by_handle_at, OPEN_BY_HANDLE_AT, ALIKE);
+	IS(ioctl, IOCTL_CLONE, ALIKE);
+	IS(io_submit, IO_SUBMIT, ALIKE);
+	fill_new_operations(op_of);
 #undef IS
 }
 #else

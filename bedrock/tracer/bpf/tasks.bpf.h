@@ -12,21 +12,27 @@ static __always_inline __u64 word_at(__u64 address)
 	return word;
 }
 
-/* Whether the namespace of the current task, which is deeper than the target's own, is inside it. */
-int __noinline is_inside(void)
+/* Whether the current task is the target's, for events that are seldom: see is_target. */
+int __noinline is_target_task(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pid_namespace *ns = BPF_CORE_READ(task, nsproxy, pid_ns_for_children);
 
+	if (!target_inum)
+		return 0;
+	/* From one that is inside the target's up to that. */
 	for (int i = 0; i < MAX_NAMESPACES; i++) {
 		if (!ns || BPF_CORE_READ(ns, level) <= target_level)
 			break;
 		ns = BPF_CORE_READ(ns, parent);
 	}
-	return ns && BPF_CORE_READ(ns, ns.inum) == target_inum;
+	return ns && BPF_CORE_READ(ns, level) == target_level && BPF_CORE_READ(ns, ns.inum) == target_inum;
 }
 
-/* Each pointer that is followed directly costs the verifier a search through all of the kernel's types: few of them. */
+/*
+ * The same for events that come with every call: pointers are followed directly here, which is quick. But each of them
+ * costs the verifier a search through all of the kernel's types, in each program.
+ */
 static __always_inline bool is_target(struct task_struct *task)
 {
 	struct pid_namespace *ns;
@@ -42,7 +48,7 @@ static __always_inline bool is_target(struct task_struct *task)
 		return false;
 	if (ns->level == target_level)
 		return ns->ns.inum == target_inum;
-	return is_inside();
+	return is_target_task();
 }
 
 static __always_inline __u32 number_in(__u64 pid_address)

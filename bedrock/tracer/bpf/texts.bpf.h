@@ -138,7 +138,7 @@ static __always_inline bool is_wanted(struct scratch *scratch, __u32 size)
  * Write which path a file has: its components from the last one up to the container's root, across mounts. Whoever
  * reads the trace turns them round. Returns WANTED_FILE or UNWANTED_FILE.
  */
-int __noinline emit_path(__u64 dentry_address, __u64 mnt, __u64 inode_address, __u32 generation, __u64 time_ns)
+int __noinline emit_path(struct subject *subject, __u64 dentry_address, __u64 mnt, __u64 inode_address, __u64 time_ns)
 {
 	struct inode *inode = (struct inode *)inode_address;
 	struct dentry *dentry = (struct dentry *)dentry_address;
@@ -148,7 +148,7 @@ int __noinline emit_path(__u64 dentry_address, __u64 mnt, __u64 inode_address, _
 
 	__u8 wanted = WANTED_FILE;
 
-	if (!scratch)
+	if (!scratch || !subject)
 		return 0;
 	if (!name_pathless(&walk, scratch))
 		bpf_loop(MAX_LEVELS, step, &walk, 0);
@@ -164,12 +164,12 @@ int __noinline emit_path(__u64 dentry_address, __u64 mnt, __u64 inode_address, _
 	scratch->head.file.type = BDT_REC_FILE;
 	scratch->head.file.tid = bpf_get_current_task_btf()->pid;
 	scratch->head.file.time_ns = time_ns;
-	scratch->head.file.inode = BPF_CORE_READ(inode, i_ino);
-	scratch->head.file.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	scratch->head.file.inode = subject->inode;
+	scratch->head.file.device = subject->device;
 	scratch->head.file.mode = BPF_CORE_READ(inode, i_mode);
 	scratch->head.file.text_size = walk.at;
 	scratch->head.file.flags = walk.flags;
-	scratch->head.file.generation = generation;
+	scratch->head.file.generation = subject->generation;
 	scratch->head.file.reserved = 0;
 	emit_text(scratch, sizeof(struct bdt_file), walk.at);
 	return wanted;

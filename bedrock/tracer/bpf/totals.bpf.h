@@ -6,12 +6,12 @@
 
 static __always_inline bool reads(__u16 op)
 {
-	return (op >= BDT_OP_READ && op <= BDT_OP_PREADV2) || op == BDT_OP_URING_READ;
+	return (op >= BDT_OP_READ && op <= BDT_OP_PREADV2) || op == BDT_OP_URING_READ || op == BDT_OP_AIO_READ;
 }
 
 static __always_inline bool writes(__u16 op)
 {
-	return (op >= BDT_OP_WRITE && op <= BDT_OP_PWRITEV2) || op == BDT_OP_URING_WRITE;
+	return (op >= BDT_OP_WRITE && op <= BDT_OP_PWRITEV2) || op == BDT_OP_URING_WRITE || op == BDT_OP_AIO_WRITE;
 }
 
 static __always_inline bool moves(__u16 op)

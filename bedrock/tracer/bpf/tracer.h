@@ -36,6 +36,8 @@ struct tracer {
 	struct wishes wishes;
 	int told_errno;
 	uint64_t size_lost;
+	uint64_t unseen_ends; /* requests that had not completed when the trace ended */
+	bool synced; /* the file system has promised to keep the trace */
 	uint64_t total_records;
 	char unsupported[256];
 	enum state state;

@@ -11,11 +11,13 @@ static __always_inline __u16 op_of_uring(__u8 opcode)
 	case 1: /* READV */
 	case 4: /* READ_FIXED */
 	case 22: /* READ */
-	case 49: /* READ_MULTISHOT */
+	case READ_MULTISHOT:
+	case 60: /* READV_FIXED */
 		return BDT_OP_URING_READ;
 	case 2: /* WRITEV */
 	case 5: /* WRITE_FIXED */
 	case 23: /* WRITE */
+	case 61: /* WRITEV_FIXED */
 		return BDT_OP_URING_WRITE;
 	case 3: /* FSYNC */
 		return BDT_OP_URING_FSYNC;
@@ -108,6 +110,57 @@ static __always_inline void tell_paths(struct request *request, struct request_p
 	emit_string(&directory, paths->second, FROM_KERNEL | IS_SECOND, request->time_ns, request->tid);
 }
 
+static __always_inline void emit_request(struct request *request, __u64 now, __s64 result)
+{
+	__u64 duration_ns = now - request->time_ns;
+	struct bdt_call *record;
+
+	if (!wants[request->op & 127])
+		return;
+	if (request->subject.flags & UNWANTED) {
+		count_filtered();
+		return;
+	}
+	if (tally(request->tgid, &request->subject, request->time_ns, duration_ns, result, request->op))
+		return;
+	record = reserve(sizeof(*record));
+	if (!record)
+		return;
+	record->size = sizeof(*record);
+	record->type = BDT_REC_CALL;
+	record->tid = request->tid;
+	record->time_ns = request->time_ns;
+	record->duration_ns = duration_ns;
+	record->result = result;
+	record->inode = request->subject.inode;
+	record->offset = request->offset;
+	record->requested = request->requested ? request->requested : result > 0 ? result : 0;
+	record->arg = request->opcode;
+	record->device = request->subject.device;
+	record->fd = request->fd;
+	record->tgid = request->tgid;
+	record->op = request->op;
+	record->flags = request->subject.flags & ~UNWANTED;
+	bpf_ringbuf_submit(record, wakeup());
+}
+
+/*
+ * A request has ended without telling anybody: it was to be silent about success, or there was no room to tell. What the
+ * kernel kept of it is used for the next one.
+ */
+static __always_inline void end_unseen(__u64 key)
+{
+	struct request *request = bpf_map_lookup_elem(&requests, &key);
+
+	if (!request)
+		return;
+	if (wants[request->op & 127] && !(request->subject.flags & UNWANTED))
+		count_cause(BDT_CAUSE_END_UNSEEN);
+	request->subject.flags |= BDT_CALL_UNFINISHED;
+	emit_request(request, request->time_ns, 0);
+	bpf_map_delete_elem(&requests, &key);
+}
+
 SEC("raw_tp/io_uring_submit_req")
 int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -119,9 +172,11 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 	struct io_rw *rw = (struct io_rw *)key;
 	__u16 op;
 
-	if (!has_begun || !is_target(task))
+	if (!has_begun || !is_target_task())
 		return 0;
+	end_unseen(key);
 	request.opcode = BPF_CORE_READ(io, opcode);
+	request.user_data = BPF_CORE_READ(io, cqe.user_data);
 	op = op_of_uring(request.opcode);
 	/* A request that does nothing, and waiting for a clock, are no file's business. */
 	if ((!wants[op & 127] && !changes_tree(op)) || !request.opcode)
@@ -153,7 +208,7 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 		find_paths(&paths, key, op);
 	if (paths.first) {
 		tell_paths(&request, &paths);
-	} else if (!request.has_slot) {
+	} else if (!request.has_slot && !(BPF_CORE_READ(io, flags) & REQ_F_FIXED_FILE)) {
 		request.fd = op == BDT_OP_URING_CLOSE ? BPF_CORE_READ((struct io_close *)key, fd) : BPF_CORE_READ(io, cqe.fd);
 		file = file_of(request.fd);
 		if (file)
@@ -164,38 +219,6 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 		count_cause(BDT_CAUSE_MAP_FULL);
 	}
 	return 0;
-}
-
-static __always_inline void emit_request(struct request *request, __u64 now, __s64 result)
-{
-	__u64 duration_ns = now - request->time_ns;
-	struct bdt_call *record;
-
-	if (request->subject.flags & UNWANTED) {
-		count_filtered();
-		return;
-	}
-	if (tally(request->tgid, &request->subject, request->time_ns, duration_ns, result, request->op))
-		return;
-	record = reserve(sizeof(*record));
-	if (!record)
-		return;
-	record->size = sizeof(*record);
-	record->type = BDT_REC_CALL;
-	record->tid = request->tid;
-	record->time_ns = request->time_ns;
-	record->duration_ns = duration_ns;
-	record->result = result;
-	record->inode = request->subject.inode;
-	record->offset = request->offset;
-	record->requested = request->requested ? request->requested : result > 0 ? result : 0;
-	record->arg = request->opcode;
-	record->device = request->subject.device;
-	record->fd = request->fd;
-	record->tgid = request->tgid;
-	record->op = request->op;
-	record->flags = request->subject.flags & ~UNWANTED;
-	bpf_ringbuf_submit(record, wakeup());
 }
 
 /* A completion may come in any task's context; what is known of the request's own is in the map. */
@@ -213,6 +236,10 @@ int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 	request = bpf_map_lookup_elem(&requests, &key);
 	if (!request)
 		return 0;
+	if (request->user_data != BPF_CORE_READ(io, cqe.user_data)) {
+		end_unseen(key);
+		return 0;
+	}
 	result = BPF_CORE_READ(io, cqe.res);
 	registered = BPF_CORE_READ(io, file);
 	if (request->op == BDT_OP_URING_OPEN) {
@@ -222,7 +249,7 @@ int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 			note_file(&request->subject, file, request->time_ns, mode == BDT_MODE_EVENTS ? ALWAYS : IF_ANOTHER);
 	} else if (registered && !request->has_path && request->op != BDT_OP_URING_CLOSE) {
 		/* Also of a file that was registered with the ring and has no descriptor. */
-		note_file(&request->subject, (__u64)registered, request->time_ns, IF_NEW);
+		note_file(&request->subject, (__u64)registered, request->time_ns, IF_ANOTHER);
 	}
 	if (request->op != BDT_OP_URING_READ && request->op != BDT_OP_URING_WRITE && request->op != BDT_OP_URING_FALLOCATE)
 		request->subject.flags &= ~BDT_CALL_HAS_OFFSET;
@@ -230,8 +257,12 @@ int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 		request->offset = request->subject.position - (result > 0 ? result : 0);
 	if (changes_tree(request->op) && !result)
 		__sync_fetch_and_add(&tree_changes, 1);
-	if (wants[request->op & 127])
-		emit_request(request, bpf_ktime_get_ns(), result);
+	if (request->opcode == READ_MULTISHOT) {
+		/* It has read more often than this once. */
+		request->subject.flags |= BDT_CALL_UNFINISHED;
+		count_cause(BDT_CAUSE_END_UNSEEN);
+	}
+	emit_request(request, bpf_ktime_get_ns(), result);
 	bpf_map_delete_elem(&requests, &key);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /*
  * What tracers get wrong, one subcommand each:
  *
- *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | denied FILE | pathless | reuse | nonsense | long | copyup FILE |
+ *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | denied FILE | pathless | reuse | aio FILE | nonsense | long | copyup FILE |
  *		 jail DIRECTORY NAME | threadexec PROGRAM | append N | arguments N
  *
  * Each does something of which the test knows the traces that it must leave.
@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -17,6 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -213,13 +216,25 @@ static void *remove_file(void *name)
 	return NULL;
 }
 
-/* A call that a seccomp filter answers: the kernel itself never sees it. Once in a thread that makes no other call. */
+static void trapped(int signal)
+{
+	(void)signal;
+}
+
+/*
+ * Calls that a seccomp filter answers: the kernel itself never sees them. With an error, also in a thread that makes no
+ * other call; with a success that is none; with a signal.
+ */
 static void denied(char *name)
 {
 	struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unlink, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rmdir, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_open, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = { sizeof(filter) / sizeof(*filter), filter };
@@ -230,6 +245,9 @@ static void denied(char *name)
 	remove_file(name);
 	must(-pthread_create(&thread, NULL, remove_file, name), "pthread_create");
 	pthread_join(thread, NULL);
+	must(rmdir("/srv"), "rmdir");
+	signal(SIGSYS, trapped);
+	syscall(SYS_open, name, O_RDONLY);
 }
 
 /* Files that never had a path. */
@@ -238,6 +256,9 @@ static void pathless(void)
 	int fd = must(memfd_create("thing", 0), "memfd_create");
 	long one = 1;
 	char *shared;
+
+	/* Many kinds of them have one inode. */
+	close(must(epoll_create1(0), "epoll_create1"));
 
 	must(write(fd, data, 31), "write");
 	must(write(must(eventfd(0, 0), "eventfd"), &one, sizeof(one)), "write");
@@ -270,8 +291,27 @@ static void reuse(void)
 	must(chdir("/tmp"), "chdir");
 	must(rmdir("/tmp/second"), "rmdir");
 	must(mkdir("/tmp/third", 0700), "mkdir");
-	must(chdir("/tmp/third"), "chdir");
+	must(chdir("third"), "chdir");
 	stat("nothing", &status);
+}
+
+/* Requests whose ends the kernel writes into memory, for whoever looks there. */
+static void aio(const char *name)
+{
+	int in = must(open(name, O_RDONLY), "open"), out = must(open("/tmp/by-aio", O_CREAT | O_RDWR, 0600), "open");
+	struct iovec vector[] = { { data, 30 }, { data + 100, 12 } };
+	struct iocb requests[] = {
+		{ .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = in, .aio_buf = (long)data, .aio_nbytes = 100, .aio_offset = 5 },
+		{ .aio_lio_opcode = IOCB_CMD_PWRITEV, .aio_fildes = out, .aio_buf = (long)vector, .aio_nbytes = 2, .aio_offset = 9 },
+		{ .aio_lio_opcode = IOCB_CMD_FSYNC, .aio_fildes = out },
+	};
+	struct iocb *pointers[] = { &requests[0], &requests[1], &requests[2] };
+	struct io_event events[3];
+	aio_context_t context = 0;
+
+	must(syscall(SYS_io_setup, 8, &context), "io_setup");
+	must(syscall(SYS_io_submit, context, 3, pointers), "io_submit");
+	must(syscall(SYS_io_getevents, context, 3, 3, events, NULL), "io_getevents");
 }
 
 /* A path longer than any buffer of a page, and names that are no text. */
@@ -374,6 +414,8 @@ int main(int count, char **argument)
 		renamed();
 	else if (!strcmp(what, "denied"))
 		denied(argument[2]);
+	else if (!strcmp(what, "aio"))
+		aio(argument[2]);
 	else if (!strcmp(what, "pathless"))
 		pathless();
 	else if (!strcmp(what, "reuse"))

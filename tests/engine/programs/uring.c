@@ -1,7 +1,7 @@
 /*
  * Reads FILE and writes below /tmp through an io_uring, without a library. Exit code 3: this kernel can't do it.
  *
- *	uring FILE
+ *	uring FILE [silent]
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -87,6 +87,25 @@ static void name_things(struct ring *ring, const char *name)
 	must(request_slot(ring, IORING_OP_CLOSE, 0, NULL, 0, 0, 0, 1), "close a slot");
 }
 
+/* A request that is silent when it succeeds: nobody is told of its end. */
+static void be_silent(struct ring *ring)
+{
+	int fd = must(open("/tmp/silent", O_CREAT | O_RDWR, 0600), "open");
+	unsigned tail = *ring->sq_tail, index = tail & *ring->sq_mask;
+	struct io_uring_sqe *entry = &ring->entries[index];
+
+	memset(entry, 0, sizeof(*entry));
+	entry->opcode = IORING_OP_WRITE;
+	entry->flags = IOSQE_CQE_SKIP_SUCCESS;
+	entry->fd = fd;
+	entry->addr = (unsigned long)data;
+	entry->len = 55;
+	entry->off = 12;
+	ring->sq_array[index] = index;
+	__atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
+	must(syscall(__NR_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0), "io_uring_enter");
+}
+
 int main(int count, char **argument)
 {
 	const char *name = count > 1 ? argument[1] : "/srv/big.bin";
@@ -125,5 +144,7 @@ int main(int count, char **argument)
 		return 4;
 	must(request(&ring, IORING_OP_CLOSE, out, NULL, 0, 0, 0), "close");
 	name_things(&ring, name);
+	if (count > 2 && !strcmp(argument[2], "silent"))
+		be_silent(&ring);
 	return 0;
 }
