@@ -22,8 +22,13 @@ PACKAGES = ["strace", "fio", "sqlite3", "git", "python3-minimal", "busybox-stati
 
 # What is made by the kernel and not called, has another name, is traced for files only (which strace can't tell), or is
 # newer than Debian's strace.
-_NO_CALLS = {"fork", "exit", "fault", "page_in", "fcntl_dupfd", "munmap", "msync", "fchmodat2"}
-NAMES = sorted(name for op in Op if (name := op.name.lower()) not in _NO_CALLS and not name.startswith("uring_"))
+_NO_CALLS = {
+    "fork", "exit", "fault", "page_in", "fcntl_dupfd", "munmap", "msync", "ioctl_clone", "io_submit", "fchmodat2",
+    "setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr", "file_setattr",
+}  # fmt: skip
+NAMES = sorted(
+    name for op in Op if (name := op.name.lower()) not in _NO_CALLS and not name.startswith(("uring_", "aio_"))
+)
 _FORKS = ("fork", "vfork", "clone", "clone3")
 # What strace calls the calls of 32-bit programs that have no other name in our traces than those of 64-bit ones.
 _NAMES_32 = {
@@ -42,9 +47,9 @@ _DESCRIPTOR = re.compile(r"(?P<fd>-?\d+)<(?P<path>(?:[^<>]|<[^<>]*>)*)>(?:\(dele
 
 
 class Account(NamedTuple):
-    """How often each call was made, by its error (None for none), and the bytes read and written by path."""
+    """How often each call was made, by its error (None for none) and its path arguments, and the bytes by path."""
 
-    calls: Counter[tuple[str, str | None]]
+    calls: Counter[tuple[str, str | None, tuple[str, ...]]]
     read: Counter[str]
     written: Counter[str]
 
@@ -64,7 +69,7 @@ def _plain(path: str) -> str:
         return path.split(":", maxsplit=1)[0]
     path = path.removesuffix(" (deleted)")
     path = re.sub(r"^/proc/\d+/", "/proc/N/", path)
-    return re.sub(r"(tmp_obj_|/tmp)[A-Za-z0-9]{6}$", r"\1XXXXXX", path)
+    return re.sub(r"(tmp_obj_|/tmp|\.git/t)[A-Za-z0-9]{6}$", r"\1XXXXXX", path)
 
 
 class _Accountant:
@@ -74,10 +79,11 @@ class _Accountant:
         self.account = Account(Counter(), Counter(), Counter())
         self._ignored = re.compile(ignored) if ignored else None
 
-    def call(self, name: str, error: str | None, paths: list[str]) -> None:
-        """One call, about the files ``paths``."""
+    def call(self, name: str, error: str | None, paths: list[str], arguments: Iterable[str | None] = ()) -> None:
+        """One call, about the files ``paths``; ``arguments`` are the paths that it was given, in any order."""
         if not self._is_ignored(paths) and "pipe" not in paths:
-            self.account.calls[name, error] += 1
+            given = tuple(sorted(_plain(text) for text in arguments if text))
+            self.account.calls[name, error, given] += 1
 
     def moved(self, path: str, size: int, *, is_write: bool) -> None:
         if size and not self._is_ignored([path]):
@@ -104,7 +110,8 @@ def account_of_events(events: Iterable[Event], *, ignored: str | None = None) ->
             source = _plain(sources.pop((event.tid, event.t_ns)).path or "")
             accountant.call(name, event.error, [source, path])
         else:
-            accountant.call(name, event.error, [path])
+            given = [event.raw] if "xattr" in name else [event.raw, event.second_raw]
+            accountant.call(name, event.error, [path], given)
         if event.error is None and (name in _READS | _WRITES | _MOVES):
             accountant.moved(path, event.result or 0, is_write=name in _WRITES or event.to_file)
     return accountant.account
@@ -131,7 +138,8 @@ def account_of_strace(lines: Iterable[str], *, ignored: str | None = None) -> Ac
             continue
         if name == "mmap" and "MAP_ANONYMOUS" in arguments:
             continue
-        quoted = [_plain(found) for found in re.findall(r'"([^"]+)"', arguments)]
+        # Strings that are no paths are shown as nothing, by `-s 0`.
+        quoted = [_plain(found) for found in re.findall(r'"([^"]+)"', arguments.replace('""...', ""))]
         paths = [_plain(found["path"]) for found in _DESCRIPTOR.finditer(arguments)]
         size = int(match["result"], 0) if error is None else 0
         if name in _READS | _WRITES:
@@ -143,7 +151,7 @@ def account_of_strace(lines: Iterable[str], *, ignored: str | None = None) -> Ac
             accountant.moved(source, size, is_write=False)
             accountant.moved(target, size, is_write=True)
         else:
-            accountant.call(name, error, quoted[:1] or paths[:1])
+            accountant.call(name, error, quoted[:1] or paths[:1], quoted)
     return accountant.account
 
 
