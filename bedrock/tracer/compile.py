@@ -15,12 +15,12 @@ import docker
 import docker.errors
 
 from bedrock.errors import BedrockError
-from bedrock.tracer.format import c_header
+from bedrock.tracer.header import c_header
 
 PACKAGES = ("clang", "libbpf-dev", "bpftool", "libelf-dev", "zlib1g-dev", "libzstd-dev", "libc6-dev", "gcc")
 _TOOLS = {"clang": "clang", "bpftool": "bpftool", "gcc": "gcc"}
 _HEADERS = {"libbpf-dev": "bpf/libbpf.h", "libelf-dev": "libelf.h", "zlib1g-dev": "zlib.h", "libzstd-dev": "zstd.h"}
-_PARTS = ("kernel", "state", "tasks", "abi32", "texts", "files", "mappings", "totals", "records", "faults", "processes",
+_PARTS = ("kernel", "state", "tasks", "abi", "texts", "files", "mappings", "totals", "records", "faults", "processes",
           "uring")  # fmt: skip
 _PROBES = ("bdtrace.bpf.c", *(f"{part}.bpf.h" for part in _PARTS))
 _LOADER = ("bdtrace.c", "probes.c", "gatekeeper.c", "status.c", "writer.c", "syscalls.c", "syscalls32.c",

@@ -10,8 +10,11 @@ from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_pr
 from make_image import make_image, remove_image
 from oracle import oracle_image
 from processes import Fleet
+from sessions import Traced, events_of, finished
 
 from bedrock.client import Client, open_client
+from bedrock.model import TraceState
+from bedrock.trace.events import Event
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,3 +88,17 @@ def fleet(tmp_path: Path, image: str) -> Iterator[Fleet]:
 async def client(running_fleet: Fleet) -> AsyncIterator[Client]:
     async with open_client(running_fleet.url) as opened:
         yield opened
+
+
+@pytest.fixture
+def traced(client: Client, image: str, tmp_path: Path) -> Traced:
+    """Run a command; return its calls, after having made sure that nothing is missing."""
+
+    async def run(*command: str, exit_code: int = 0) -> list[Event]:
+        session = await finished(client, await client.create(image, list(command), ttl="60s"))
+        assert session.exit_code == exit_code, session.message
+        assert session.trace is not None
+        assert session.trace.state is TraceState.COMPLETE, session.trace
+        return await events_of(client, session, tmp_path)
+
+    return run

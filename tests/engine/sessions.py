@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -10,6 +11,9 @@ from bedrock.client import Client
 from bedrock.model import Session, Status
 from bedrock.trace.events import Event, read_events
 from bedrock.volume import TRACE_FILE
+
+PAGE = 4096
+Traced = Callable[..., Awaitable[list[Event]]]
 
 
 async def finished(client: Client, session: Session) -> Session:
@@ -40,3 +44,7 @@ async def content(client: Client, session: Session, filename: str) -> bytes:
     """One of a session's files."""
     async with client.open_file(session.id, filename) as chunks:
         return b"".join([chunk async for chunk in chunks])
+
+
+def of(events: list[Event], *ops: str, path: str | None = None) -> list[Event]:
+    return [event for event in events if event.op in ops and (path is None or event.path == path)]

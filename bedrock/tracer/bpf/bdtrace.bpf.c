@@ -10,7 +10,7 @@
  *
  * Only the kernel types' fields that are read are declared; CO-RE finds them in the kernel that is there.
  */
-#include "abi32.bpf.h"
+#include "abi.bpf.h"
 #include "faults.bpf.h"
 #include "mappings.bpf.h"
 #include "processes.bpf.h"

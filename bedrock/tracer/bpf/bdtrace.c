@@ -154,7 +154,8 @@ static void append_requests(struct tracer *t)
 
 		key = next;
 		before = &key;
-		if (bpf_map_lookup_elem(fd, &key, &request) || request.subject.flags & UNWANTED)
+		if (bpf_map_lookup_elem(fd, &key, &request) || request.subject.flags & UNWANTED ||
+		    !t->probes->rodata->wants[request.op])
 			continue;
 		record.tid = request.tid;
 		record.tgid = request.tgid;

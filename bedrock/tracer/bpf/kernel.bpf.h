@@ -269,7 +269,7 @@ struct pt_regs {
 #define FICLONERANGE 0x4020940d
 #define FIDEDUPERANGE 0xc0189436
 #define MAX_CALLS 1024 /* numbers from there on are none of any interface */
-#define MAX_IOCBS 1024
+#define MAX_IOCBS (1 << 20) /* more than the kernel takes at once */
 #define O_APPEND 02000
 #define O_DIRECT 040000
 /* FMODE_BACKING was bit 25 when it was new (6.5) and is bit 24 since 6.10; where it is the one, the other is rare. */

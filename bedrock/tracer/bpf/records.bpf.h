@@ -93,6 +93,8 @@ int __noinline emit_call(struct call *call, struct subject *subject, struct bdt_
 		subject->flags |= BDT_CALL_DEVICE;
 	if (call->is_denied)
 		subject->flags |= BDT_CALL_DENIED;
+	if (subject->flags & BDT_CALL_UNFINISHED)
+		count_cause(BDT_CAUSE_END_UNSEEN);
 	/* Whatever a filter answers, nothing has been done. */
 	if (tally(task->tgid, subject, call->time_ns, values->duration_ns, call->is_denied ? -ENOSYS : values->result,
 		  values->op))
@@ -265,7 +267,6 @@ static long emit_iocb(__u32 index, struct iocb_walk *walk)
 		call->to.flags &= ~BDT_CALL_HAS_OFFSET;
 	}
 	call->to.flags |= BDT_CALL_UNFINISHED;
-	count_cause(BDT_CAUSE_END_UNSEEN);
 	emit_call(call, &call->to, &values);
 	return 0;
 }

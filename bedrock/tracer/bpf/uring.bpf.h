@@ -121,6 +121,8 @@ static __always_inline void emit_request(struct request *request, __u64 now, __s
 		count_filtered();
 		return;
 	}
+	if (request->subject.flags & BDT_CALL_UNFINISHED)
+		count_cause(BDT_CAUSE_END_UNSEEN);
 	if (tally(request->tgid, &request->subject, request->time_ns, duration_ns, result, request->op))
 		return;
 	record = reserve(sizeof(*record));
@@ -154,8 +156,6 @@ static __always_inline void end_unseen(__u64 key)
 
 	if (!request)
 		return;
-	if (wants[request->op & 127] && !(request->subject.flags & UNWANTED))
-		count_cause(BDT_CAUSE_END_UNSEEN);
 	request->subject.flags |= BDT_CALL_UNFINISHED;
 	emit_request(request, request->time_ns, 0);
 	bpf_map_delete_elem(&requests, &key);
@@ -257,11 +257,9 @@ int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 		request->offset = request->subject.position - (result > 0 ? result : 0);
 	if (changes_tree(request->op) && !result)
 		__sync_fetch_and_add(&tree_changes, 1);
-	if (request->opcode == READ_MULTISHOT) {
-		/* It has read more often than this once. */
+	/* It has read more often than this once. */
+	if (request->opcode == READ_MULTISHOT)
 		request->subject.flags |= BDT_CALL_UNFINISHED;
-		count_cause(BDT_CAUSE_END_UNSEEN);
-	}
 	emit_request(request, bpf_ktime_get_ns(), result);
 	bpf_map_delete_elem(&requests, &key);
 	return 0;

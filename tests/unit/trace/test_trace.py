@@ -31,9 +31,9 @@ from bedrock.tracer.format import (
     Op,
     RecordType,
     TextFlag,
-    c_header,
     dtype_of,
 )
+from bedrock.tracer.header import c_header
 
 
 def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
