@@ -365,6 +365,10 @@ class Trace:
         if not size:
             return b""
         try:
+            # What a frame says of itself is allocated without being asked for.
+            claimed = zstandard.frame_content_size(packed)
+            if claimed not in {-1, size}:
+                raise TraceError(f"{self._path} is damaged: a block of {size} bytes claims to have {claimed}")
             raw = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
         except zstandard.ZstdError as error:
             raise TraceError(f"{self._path} is damaged: {error}") from None

@@ -1,7 +1,7 @@
 /*
  * What tracers get wrong, one subcommand each:
  *
- *	pitfalls chain N | storm N | share N | map FILE | moves FILE | rename | denied FILE | pathless | reuse | aio FILE | nonsense | long | copyup FILE |
+ *	pitfalls chain N | storm N | share N | map FILE | remap FILE FILE | moves FILE | rename | denied FILE | pathless | reuse | aio FILE | nonsense | long | copyup FILE |
  *		 jail DIRECTORY NAME | threadexec PROGRAM | append N | arguments N
  *
  * Each does something of which the test knows the traces that it must leave.
@@ -127,6 +127,22 @@ static void map(const char *name)
 		fail("mmap");
 	at[32 * PAGE] = sum;
 	must(munmap(at, 64 * PAGE), "munmap");
+}
+
+/* One page of two files and of memory without a file, at the same address, one after the other. */
+static void remap(const char *one, const char *other)
+{
+	int first = must(open(one, O_RDONLY), "open"), second = must(open(other, O_RDONLY), "open"), sum = 0;
+	char *at = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	for (int i = 0; i < 3; i++) {
+		mmap(at, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, first, i * PAGE);
+		sum += *(volatile char *)at;
+		mmap(at, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0);
+		sum += *(volatile char *)at;
+		mmap(at, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, second, 0);
+		sum += *(volatile char *)at;
+	}
 }
 
 #define PATCHES 3000
@@ -406,6 +422,8 @@ int main(int count, char **argument)
 		append(atoi(argument[2]));
 	else if (!strcmp(what, "map"))
 		map(argument[2]);
+	else if (!strcmp(what, "remap"))
+		remap(argument[2], argument[3]);
 	else if (!strcmp(what, "patchwork"))
 		patchwork(argument[2]);
 	else if (!strcmp(what, "moves"))
