@@ -36,7 +36,9 @@ class BuildFailed(BedrockError):
 
 def sources() -> dict[str, bytes]:
     """Everything that is compiled, by file name, with the header that describes the format."""
-    found = {item.name: item.read_bytes() for item in files("bedrock.tracer").joinpath("bpf").iterdir() if item.is_file()}
+    found = {
+        item.name: item.read_bytes() for item in files("bedrock.tracer").joinpath("bpf").iterdir() if item.is_file()
+    }
     return dict(sorted(found.items())) | {"bdt_format.h": c_header().encode()}
 
 

@@ -1,8 +1,8 @@
 """How much stack the probes' call chains take, read from the compiled object.
 
-Kernels before 6.13 give a chain of BPF functions 512 bytes together and refuse what takes more; the verifier counts each
-function's deepest store, rounded up to 32 bytes (kernel/bpf/verifier.c, check_max_stack_depth). Compilers differ in what
-they put there, so the build looks at its own result instead of finding out on somebody's kernel.
+Kernels before 6.13 give a chain of BPF functions 512 bytes together and eight frames, and refuse what takes more; the
+verifier counts each function's deepest store, rounded up to 32 bytes (kernel/bpf/verifier.c, check_max_stack_depth).
+Compilers differ in what they put there, so the build looks at its own result before a kernel does.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ def _depth(found: _Object, function: _Function) -> int:
     return max(-(deepest // _ROUND) * _ROUND, _ROUND)
 
 
-def _callees(
-    found: _Object, function: _Function, functions: dict[tuple[int, int], _Function]
-) -> set[tuple[int, int]]:
+def _callees(found: _Object, function: _Function, functions: dict[tuple[int, int], _Function]) -> set[tuple[int, int]]:
     """The functions that this one calls, or hands to a helper that calls them."""
     result = set()
     for at, opcode, _, source, _, immediate in _instructions(found, function):

@@ -4,7 +4,7 @@
  *
  *	bdtrace --container NAME -o DIRECTORY [--mode events|summary] [--path PREFIX]... [--ops N,N,...]
  *		[--max-bytes N] [--ring-bytes N]
- *	bdtrace --serve SOCKET
+ *	bdtrace --serve SOCKET [--ring-bytes N]
  *	bdtrace --check
  *	bdtrace --print FILE
  *
@@ -92,12 +92,12 @@ int main(int argc, char **argv)
 		return print_file(argv[2]);
 	if (argc == 2 && !strcmp(argv[1], "--check"))
 		return check();
-	if (argc == 3 && !strcmp(argv[1], "--serve"))
-		return serve(argv[2], ending_signals());
+	if (argc >= 3 && !strcmp(argv[1], "--serve") && parse_options(&options, argc - 3, argv + 3))
+		return serve(argv[2], options.ring_bytes, ending_signals());
 	if (!parse_options(&options, argc - 1, argv + 1)) {
 		fprintf(stderr, "usage: bdtrace --container NAME -o DIRECTORY [--mode events|summary] [--path PREFIX]...\n"
 				"               [--ops N,N,...] [--max-bytes N] [--ring-bytes N]\n"
-				"       bdtrace --serve SOCKET\n"
+				"       bdtrace --serve SOCKET [--ring-bytes N]\n"
 				"       bdtrace --check\n");
 		return 2;
 	}

@@ -45,13 +45,16 @@ struct target {
 bool prepare_target(struct probes *probes, struct target *target, const struct options *options,
 		    char error[MESSAGE_BYTES]);
 
+/* See to it that the next target of this size need not wait for a ring. */
+void keep_ring_ready(struct probes *probes, uint32_t bytes);
+
 /* From now on trace the PID namespace of a process. False: ``error`` says why. */
 bool arm_target(struct probes *probes, struct target *target, pid_t pid, char error[MESSAGE_BYTES]);
 
 /* Trace it no more; what is under way may still come. */
 void disarm_target(struct probes *probes, struct target *target);
 
-/* Give the entry back. */
+/* Give the entry back, when no probe can be in it any more. */
 void release_target(struct probes *probes, struct target *target);
 
 /* From now on records are counted only: the trace has its upper size. */

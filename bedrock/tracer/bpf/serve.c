@@ -45,7 +45,7 @@ struct job {
 	char *id;
 	struct trace trace;
 	bool has_started; /* it is listened for the gate, or it has failed */
-	bool has_ended;
+	bool has_ended; /* everything is written */
 	int users; /* threads that look at this job */
 };
 
@@ -56,6 +56,8 @@ static struct {
 	struct job *jobs;
 	bool is_leaving;
 	int wake; /* readable when a job has ended */
+	uint32_t ring_bytes;
+	bool wants_ring;
 } server = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 static struct job *find(const char *id)
@@ -86,6 +88,7 @@ static void on_state(struct trace *trace)
 
 	pthread_mutex_lock(&server.lock);
 	job->has_started = true;
+	job->has_ended = trace->status.state >= ENDED;
 	pthread_cond_broadcast(&server.changed);
 	pthread_mutex_unlock(&server.lock);
 }
@@ -105,6 +108,21 @@ static void *run_job(void *context)
 	let_loose(job);
 	pthread_mutex_unlock(&server.lock);
 	eventfd_write(server.wake, 1);
+	return NULL;
+}
+
+/* Keep a ring ready: making it known to the probes takes the kernel longer than all else that begins a session. */
+static void *keep_ring(void *context)
+{
+	(void)context;
+	for (;;) {
+		pthread_mutex_lock(&server.lock);
+		while (!server.wants_ring)
+			pthread_cond_wait(&server.changed, &server.lock);
+		server.wants_ring = false;
+		pthread_mutex_unlock(&server.lock);
+		keep_ring_ready(&server.probes, server.ring_bytes);
+	}
 	return NULL;
 }
 
@@ -149,6 +167,7 @@ static struct job *begin(char *words, int count, char **word, char *answer, size
 	}
 	job->next = server.jobs;
 	server.jobs = job;
+	server.wants_ring = true;
 	return job;
 }
 
@@ -294,7 +313,7 @@ static int listen_on(const char *path)
 	return fd;
 }
 
-int serve(const char *path, int signals)
+int serve(const char *path, uint32_t ring_bytes, int signals)
 {
 	char error[MESSAGE_BYTES];
 	int listener;
@@ -304,6 +323,9 @@ int serve(const char *path, int signals)
 		return 1;
 	}
 	server.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	server.ring_bytes = ring_bytes;
+	keep_ring_ready(&server.probes, ring_bytes);
+	start_thread(keep_ring, NULL);
 	/* Only when the probes are there: who can connect can have sessions traced. */
 	listener = listen_on(path);
 	if (listener < 0) {

@@ -2,5 +2,10 @@
 /* Tracing any number of sessions at a time with one set of probes, on request. */
 #pragma once
 
-/* Serve on a unix socket until ``signals`` is readable and every trace is written. Returns an exit code. */
-int serve(const char *path, int signals);
+#include <stdint.h>
+
+/*
+ * Serve on a unix socket until ``signals`` is readable and every trace is written; a ring of ``ring_bytes`` is kept ready
+ * for the next session. Returns an exit code.
+ */
+int serve(const char *path, uint32_t ring_bytes, int signals);

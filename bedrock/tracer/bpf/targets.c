@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/membarrier.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -89,6 +91,33 @@ static bool give_ring(struct probes *probes, uint32_t slot, uint32_t bytes)
 	return true;
 }
 
+void keep_ring_ready(struct probes *probes, uint32_t bytes)
+{
+	int free = -1;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < MAX_SESSIONS; i++) {
+		if (is_taken[i])
+			continue;
+		if (ring_of[i].bytes == bytes) {
+			free = -1;
+			break;
+		}
+		if (free < 0)
+			free = i;
+	}
+	/* Nobody else may have it meanwhile. */
+	if (free >= 0)
+		is_taken[free] = true;
+	pthread_mutex_unlock(&lock);
+	if (free < 0)
+		return;
+	give_ring(probes, free, bytes);
+	pthread_mutex_lock(&lock);
+	is_taken[free] = false;
+	pthread_mutex_unlock(&lock);
+}
+
 static bool take_slot(struct target *target, uint32_t ring_bytes)
 {
 	int best = -1;
@@ -121,7 +150,7 @@ bool prepare_target(struct probes *probes, struct target *target, const struct o
 {
 	struct session *session;
 
-	*target = (struct target){ .namespace = -1 };
+	*target = (struct target){ .namespace = -1, .ring = -1 };
 	if (!take_slot(target, options->ring_bytes)) {
 		snprintf(error, MESSAGE_BYTES, "%d sessions are traced already, which is as many as there is room for",
 			 MAX_SESSIONS);
@@ -245,9 +274,31 @@ void disarm_target(struct probes *probes, struct target *target)
 	__atomic_store_n(&entry(probes, target->slot)->number, 0, __ATOMIC_SEQ_CST);
 }
 
+static int drop_record(void *context, void *data, size_t size)
+{
+	(void)context;
+	(void)data;
+	(void)size;
+	return 0;
+}
+
+static void empty_ring(int map)
+{
+	struct ring_buffer *ring = map >= 0 ? ring_buffer__new(map, drop_record, NULL, NULL) : NULL;
+
+	if (!ring)
+		return;
+	while (ring_buffer__consume(ring) > 0)
+		;
+	ring_buffer__free(ring);
+}
+
 void release_target(struct probes *probes, struct target *target)
 {
 	disarm_target(probes, target);
+	/* A probe that began before may still write to the ring: wait for all of them, then empty it. */
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	empty_ring(target->ring);
 	if (target->namespace >= 0)
 		close(target->namespace);
 	target->namespace = -1;
