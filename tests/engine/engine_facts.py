@@ -47,3 +47,13 @@ def containers_of(node: str) -> list[str]:
         return sorted(item.name for item in found)
     finally:
         api.close()
+
+
+def host_tracers_of(node: str) -> list[str]:
+    """The names of the tracers that serve a node's sessions."""
+    api = docker.from_env()
+    try:
+        labels = [f"bedrock.node={node}", "bedrock.role=host-tracer"]
+        return sorted(item.name for item in api.containers.list(filters={"label": labels}, ignore_removed=True))
+    finally:
+        api.close()
