@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from engine_facts import IMAGE, IMAGE_FILES, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_programs, containers_of
+from engine_facts import IMAGE, IMAGE_FILES, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_programs, leftovers_of
 from make_image import make_image, remove_image
 from oracle import oracle_image
 from processes import Fleet
@@ -69,7 +69,7 @@ def running_fleet(tmp_path_factory: pytest.TempPathFactory, image: str) -> Itera
         fleet.dockerd("alpha").start()
         fleet.filemd().start()
         yield fleet
-    assert containers_of("alpha") == []
+    assert leftovers_of("alpha") == []
 
 
 @pytest.fixture

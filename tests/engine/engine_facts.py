@@ -40,20 +40,24 @@ def compiled_programs(directory: Path, compiler: str = "gcc") -> dict[str, bytes
 
 
 def containers_of(node: str) -> list[str]:
-    """The names of a node's containers that the engine has, running or not."""
-    api = docker.from_env()
-    try:
-        found = api.containers.list(all=True, filters={"label": f"bedrock.node={node}"}, ignore_removed=True)
-        return sorted(item.name for item in found)
-    finally:
-        api.close()
+    """The names of the containers of a node's sessions that the engine has, running or not."""
+    return sorted(set(_containers(f"bedrock.node={node}")) - set(host_tracers_of(node)))
 
 
 def host_tracers_of(node: str) -> list[str]:
-    """The names of the tracers that serve a node's sessions."""
+    """The names of the tracers that serve a node's sessions, running or not."""
+    return _containers(f"bedrock.node={node}", "bedrock.role=host-tracer")
+
+
+def leftovers_of(node: str) -> list[str]:
+    """What a node that was stopped has left in the engine."""
+    return containers_of(node) + host_tracers_of(node)
+
+
+def _containers(*labels: str) -> list[str]:
     api = docker.from_env()
     try:
-        labels = [f"bedrock.node={node}", "bedrock.role=host-tracer"]
-        return sorted(item.name for item in api.containers.list(filters={"label": labels}, ignore_removed=True))
+        found = api.containers.list(all=True, filters={"label": list(labels)}, ignore_removed=True)
+        return sorted(item.name for item in found)
     finally:
         api.close()

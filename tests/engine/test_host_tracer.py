@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 import trio
-from engine_facts import containers_of, host_tracers_of
+from engine_facts import containers_of, host_tracers_of, leftovers_of
 from processes import Fleet
 from sessions import content, events_of, finished, running
 
@@ -59,7 +59,7 @@ async def test_sessions_at_the_same_time_share_one_tracer_and_see_each_their_own
     async with open_client(host.url) as client:
         sessions = await _begin(client, image, "while [ ! -e /tmp/go ]; do sleep 0.1; done")
         assert len(host_tracers_of(NODE)) == 1
-        assert len(containers_of(NODE)) == AT_ONCE + 1
+        assert len(containers_of(NODE)) == AT_ONCE
         for number, session in enumerate(sessions):
             await client.stop(session.id)
             session = await finished(client, session)
@@ -86,7 +86,7 @@ async def test_when_the_tracer_is_killed_its_sessions_say_so_and_the_next_one_is
         assert session.trace is not None
         assert session.trace.state is TraceState.COMPLETE
     assert dockerd.stop() == 0
-    assert containers_of(NODE) == []
+    assert leftovers_of(NODE) == []
 
 
 async def test_a_tracer_that_is_stopped_costs_its_sessions_their_traces_and_is_replaced(
@@ -108,7 +108,7 @@ async def test_a_tracer_that_is_stopped_costs_its_sessions_their_traces_and_is_r
         assert session.trace is not None
         assert session.trace.state is TraceState.COMPLETE, session
     assert dockerd.stop() == 0
-    assert containers_of(NODE) == []
+    assert leftovers_of(NODE) == []
 
 
 @pytest.fixture
@@ -164,10 +164,10 @@ async def test_a_new_version_starts_beside_the_old_one_which_serves_its_sessions
             assert session.trace is not None
             assert session.trace.state is TraceState.COMPLETE, session.trace
         with trio.fail_after(30):
-            while old in await trio.to_thread.run_sync(partial(containers_of, NODE)):
+            while old in await trio.to_thread.run_sync(partial(host_tracers_of, NODE)):
                 await trio.sleep(0.1)
     assert dockerd.stop() == 0
-    assert containers_of(NODE) == []
+    assert leftovers_of(NODE) == []
 
 
 async def test_a_dockerd_that_is_killed_finds_its_tracer_and_sessions_again(host: Fleet, image: str) -> None:
@@ -185,4 +185,4 @@ async def test_a_dockerd_that_is_killed_finds_its_tracer_and_sessions_again(host
             assert await content(client, session, "tracer.log") == b""
         assert host_tracers_of(NODE) == before
     assert dockerd.stop() == 0
-    assert containers_of(NODE) == []
+    assert leftovers_of(NODE) == []
