@@ -124,7 +124,6 @@ SIGNATURES: Mapping[str, str] = {
     "utimensat": "base path _ arg",
     "mknod": "path arg",
     "mknodat": "base path arg",
-    "fchmodat2": "base path arg",
     "chroot": "path",
     "readahead": "fd offset requested",
     "fadvise64": "fd offset requested arg",
@@ -135,8 +134,8 @@ SIGNATURES: Mapping[str, str] = {
     "ioctl_clone": "fd",
 }
 
-# These are no system calls: what the kernel does by itself, requests to an io_uring, and requests to io_submit, which is
-# not in a trace either.
+# These are no system calls: what the kernel does by itself, requests to an io_uring, and requests to io_submit; that
+# call itself is not in a trace either.
 NO_CALLS = {op.name.lower() for op in Op if op.name.startswith(("URING_", "AIO_"))} | {"fault", "page_in", "io_submit"}
 # strace 6.1, which Debian 12 has, does not know them.
 TOO_NEW = {

@@ -11,13 +11,14 @@ from oracle.calls import Call
 _AHEAD = 40  # how far to look for where two accounts agree again
 _AGREEING = 3  # so many calls in a row that are the same in both
 _NEIGHBOURS = 3
+_SHOWN_THREADS = 5
 
 
 class Known(NamedTuple):
     """A difference that is known, and why. ``facts`` may differ where it ``applies``.
 
-    It is asked with our call and strace's. With "missing" among the facts it is asked for calls of strace without one of
-    ours, with "invented" for calls of ours without one of strace's.
+    It is asked with our call and strace's. With "missing" among the facts it is also asked for calls that only strace
+    has, with "invented" for calls that only we have.
     """
 
     reason: str
@@ -39,11 +40,17 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """``compared`` counts the calls that are in both accounts, ``known`` what the table of known differences excused."""
+    """What was found. ``compared`` counts the calls that are in both accounts, ``known`` the uses of each known one."""
 
     differences: list[Difference]
     known: Counter[str]
     compared: int
+
+    def __str__(self) -> str:
+        """The first difference of each of some threads, with what is around it."""
+        firsts = {difference.tid: difference for difference in reversed(self.differences)}
+        shown = [str(firsts[tid]) for tid in sorted(firsts)[:_SHOWN_THREADS]]
+        return "\n\n".join([f"{len(self.differences)} differences in {len(firsts)} threads", *shown])
 
 
 def compare(
@@ -53,16 +60,14 @@ def compare(
     result = Comparison([], Counter(), 0)
     for tid in sorted({*ours, *theirs}):
         mine = ours.get(tid, ())
-        settled = list(_settled(mine, theirs.get(tid, ()), known, result.known))
-        compared = _Thread(tid, mine, settled, known, result).compare()
+        needed = list(settled(mine, theirs.get(tid, ()), known, result.known))
+        compared = _Thread(tid, mine, needed, known, result).compare()
         result = result._replace(compared=result.compared + compared)
     return result
 
 
-def _settled(
-    ours: Sequence[Call], theirs: Sequence[Call], known: Sequence[Known], used: Counter[str]
-) -> Iterator[Call]:
-    """strace's calls without those that our trace does not have, and need not have."""
+def settled(ours: Sequence[Call], theirs: Sequence[Call], known: Sequence[Known], used: Counter[str]) -> Iterator[Call]:
+    """strace's calls without those that our trace does not have, and need not have; ``used`` counts why."""
     excuses = [item for item in known if "missing" in item.facts]
     found: dict[str, list[Call]] = {}
     for call in ours:

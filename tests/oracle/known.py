@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from oracle.calls import Call
 from oracle.compare import Known
 
+# Not all kernels and engines have io_uring, or need threads for it.
+WORKER_ENDS = "the end of a thread that the kernel made for an io_uring is recorded, and its beginning is not"
+_FIRST_PROGRAM = "/usr/local/bin/witness"
 _RESTARTS = {"ERESTARTSYS": "512", "ERESTARTNOINTR": "513", "ERESTARTNOHAND": "514", "ERESTART_RESTARTBLOCK": "516"}
 
 
 def known_differences(ours: Mapping[int, Sequence[Call]], theirs: Mapping[int, Sequence[Call]]) -> list[Known]:
     """The table, for one run: entries may ask for what else was called in it."""
-    renames = _Renames(call for calls in theirs.values() for call in calls)
-    has_ring = any(call.facts.get("path") == "anon:[io_uring]" for calls in theirs.values() for call in calls)
-    first_program = next((call.facts["program"] for call in ours.get(1, ())), None)
+    everything = [call for calls in theirs.values() for call in calls]
+    renames, links = _Aliases(everything, "rename"), _Aliases(everything, "link")
+    has_ring = any(call.facts.get("path") == "anon:[io_uring]" for call in everything)
     ends_alone = {calls[0].text for tid, calls in ours.items() if tid not in theirs and len(calls) == 1}
     return [
         Known(
@@ -38,12 +41,27 @@ def known_differences(ours: Mapping[int, Sequence[Call]], theirs: Mapping[int, S
             _on_both(lambda ours, theirs: renames.lead(ours.facts["path"], theirs.facts["path"])),
         ),
         Known(
-            "a process whose maker has ended before its first call has the program of the container's first process",
-            frozenset({"program"}),
-            _on_both(lambda ours, theirs: ours.facts["program"] == first_program),
+            "a file that has two names is told under the one by which it was opened last",
+            frozenset({"path"}),
+            _on_both(lambda ours, theirs: links.lead(theirs.facts["path"], ours.facts["path"])),
         ),
         Known(
-            "the end of a thread that the kernel made for an io_uring is recorded, and its beginning is not",
+            "a pidfd has no name",
+            frozenset({"path"}),
+            _on_both(lambda ours, theirs: (ours.facts["path"], theirs.facts["path"]) == ("anon:", "anon:[pidfd]")),
+        ),
+        Known(
+            "the path that was given to execveat is told as the kernel's own name for it",
+            frozenset({"raw"}),
+            _on_both(lambda ours, theirs: theirs.name == "execveat" and str(ours.facts["raw"]).startswith("/dev/fd/")),
+        ),
+        Known(
+            "a process whose maker has ended before its first call has the program of the container's first process",
+            frozenset({"program"}),
+            _on_both(lambda ours, theirs: ours.facts["program"] == _FIRST_PROGRAM),
+        ),
+        Known(
+            WORKER_ENDS,
             frozenset({"invented"}),
             lambda ours, theirs: ours is not None and ours.name == "exit" and has_ring and ours.text in ends_alone,
         ),
@@ -71,19 +89,19 @@ def _on_both(applies: Callable[[Call, Call], bool]) -> Callable[[Call | None, Ca
     return lambda ours, theirs: ours is not None and theirs is not None and applies(ours, theirs)
 
 
-class _Renames:
-    """All paths that were given other names in a run. Which rename came first is not asked."""
+class _Aliases:
+    """All paths that were given other names in a run, by rename or by link. Which came first is not asked."""
 
-    def __init__(self, calls: Iterable[Call]) -> None:
+    def __init__(self, calls: Iterable[Call], kind: str) -> None:
         self._moves: set[tuple[str, str]] = set()
         for call in calls:
-            if call.name.startswith("rename") and call.facts.get("result") == 0:
+            if call.name.startswith(kind) and call.facts.get("result") == 0:
                 old, new = call.facts.get("path"), call.facts.get("second")
                 if isinstance(old, str) and isinstance(new, str):
                     self._moves.add((old, new))
 
     def lead(self, old: object, new: object) -> bool:
-        """Whether a file with one path may have got the other one by renames, its own or a directory's above it."""
+        """Whether a file with one path may have got the other one, by itself or with a directory above it."""
         if not isinstance(old, str) or not isinstance(new, str):
             return False
         reached, waiting = {old}, [old]

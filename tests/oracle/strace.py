@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from oracle.calls import MOVES, NAMES, SIGNATURES, Call, Fact, counted_from
-from oracle.positions import Positions, tasks_that_share
-
 from bedrock.trace.decode import text_of
+from oracle.calls import MOVES, NAMES, SIGNATURES, Call, Fact, counted_from
+from oracle.positions import Positions
 
 _FORKS = ("fork", "vfork", "clone", "clone3")
 # What strace calls those calls of 32-bit programs that have no other name in our traces than those of 64-bit ones.
@@ -21,14 +20,18 @@ _NAMES_32 = {
     "oldlstat": "lstat", "oldfstat": "fstat", "chown32": "chown", "lchown32": "lchown", "fchown32": "fchown",
     "utimensat_time64": "utimensat",
 }  # fmt: skip
-# Other names in our traces than those of the calls.
-_RENAMED = {"fcntl": "fcntl_dupfd", "ioctl": "ioctl_clone"}
+# Calls of which only some are traced: which, by their second argument, and under which name.
+_COMMANDS = {
+    "fcntl": {0: "fcntl_dupfd", 1030: "fcntl_dupfd"},  # F_DUPFD, F_DUPFD_CLOEXEC
+    "ioctl": dict.fromkeys((0x40049409, 0x4020940D, 0xC0189436), "ioctl_clone"),  # FICLONE, ..RANGE, FIDEDUPERANGE
+}
 
 _TRANSFERS = {"read", "readv", "preadv2", "write", "writev", "pwritev2"}
-_F_DUPFD = {0, 1030}  # F_DUPFD, F_DUPFD_CLOEXEC
-_CLONES = {0x40049409, 0x4020940D, 0xC0189436}  # FICLONE, FICLONERANGE, FIDEDUPERANGE
+_RWF_APPEND = 0x10
 _MAP_ANONYMOUS = 0x20
-_DEATH = re.compile(r"\+\+\+ (?:exited with (?P<status>\d+)|killed by (?P<signal>\w+)(?P<core> \(core dumped\))?) \+\+\+")
+_DEATH = re.compile(
+    r"\+\+\+ (?:exited with (?P<status>\d+)|killed by (?P<signal>\w+)(?P<core> \(core dumped\))?) \+\+\+"
+)
 _LINE = re.compile(
     r"(?P<name>\w+)\((?P<arguments>.*?)(?:\)\s+= (?P<result>\?|-?\d+|0x[0-9a-f]+)(?:<(?P<file>.*)>(?:\(deleted\))?)?"
     r"(?: (?P<error>E[A-Z0-9_]+) \(.*\)| \(.*\)| <unavailable>)?| ?<unfinished \.\.\.>(?:\)\s+= \?)?)"
@@ -49,7 +52,7 @@ def strace_command(directory: str, command: Sequence[str]) -> list[str]:
     So that no line is broken by another one; with paths of descriptors and of working directories, with numbers instead
     of names of flags, and with so much of a string as a name of an attribute may have.
     """
-    names = {*NAMES, *_NAMES_32, *_FORKS, *_RENAMED, "exit", "exit_group"}
+    names = {*NAMES, *_NAMES_32, *_FORKS, *_COMMANDS, "exit", "exit_group"}
     traced = ",".join(f"?{name}" for name in sorted(names))
     return [
         "strace", "-ff", "-q", "-X", "raw", "-s", "32", "-e", "decode-fds=path,dev",
@@ -94,8 +97,8 @@ def _plain_path(shown: str) -> str:
     shown = _DEVICE.sub("", shown)
     if _NUMBERED.fullmatch(shown):
         return shown
-    if shown.startswith("anon_inode:"):
-        return "anon:" + shown.removeprefix("anon_inode:")
+    if shown.startswith(("anon_inode:", "/memfd:")):
+        return "anon:" + shown.removeprefix("anon_inode:").removeprefix("/")
     return text_of(unescaped(shown))
 
 
@@ -145,11 +148,11 @@ class _ThreadReader:
         name = _NAMES_32.get(match["name"], match["name"])
         if name in {"exit", "exit_group"}:
             return None  # its end is in a line of its own
-        name = _RENAMED.get(name, "fork" if name in _FORKS else name)
         arguments = split_arguments(match["arguments"])
+        name = "fork" if name in _FORKS else _traced_name(name, arguments)
         if match["name"] == "_llseek":
             del arguments[2]  # where the kernel puts the result
-        if not _is_traced(name, arguments):
+        if name is None:
             return None
         shown = _Arguments(self, name, arguments, is_good=match["error"] is None)
         facts = dict(shown.facts())
@@ -264,11 +267,11 @@ class _Arguments:
 
     def _base(self, word: str, argument: str) -> Iterator[tuple[str, Fact]]:
         file = _file(argument)
-        self._bases[word] = file.path
-        if file.fd == -100 and file.path is not None:
-            self._thread.stands_in(file.path)
-        if word == "base" and "NULL" in self._arguments[1:2] and file.path is not None:
-            yield "path", file.path  # utimensat without a path is about the descriptor
+        path = self._bases[word] = None if file.path is None else file.path.removesuffix(" (deleted)")
+        if file.fd == -100 and path is not None:
+            self._thread.stands_in(path)
+        if word == "base" and "NULL" in self._arguments[1:2] and path is not None:
+            yield "path", path  # utimensat without a path is about the descriptor
 
     def _path(self, word: str, argument: str) -> Iterator[tuple[str, Fact]]:
         if not argument.startswith('"') or argument.endswith("..."):
@@ -286,6 +289,8 @@ class _Arguments:
             return  # the file's own position
         file = word.replace("offset", "fd")
         self._has_own_offset.add(file)
+        if self._name == "pwritev2" and _number(self._arguments[4]) & _RWF_APPEND:
+            return  # at the end of the file, wherever that is
         if self._name in MOVES:
             before = re.match(r"\[(\d+)\]", argument)
             if before is not None and self._is_good:
@@ -299,12 +304,11 @@ class _Arguments:
             yield "argv", tuple(text_of(unescaped(word)) for word in _strings(argument))
 
 
-def _is_traced(name: str, arguments: list[str]) -> bool:
-    if name == "fcntl_dupfd":
-        return _number(arguments[1]) in _F_DUPFD
-    if name == "ioctl_clone":
-        return _number(arguments[1]) in _CLONES
-    return name != "mmap" or not _number(arguments[3]) & _MAP_ANONYMOUS
+def _traced_name(name: str, arguments: list[str]) -> str | None:
+    """What a call is called in our traces; None when it is not traced."""
+    if name in _COMMANDS:
+        return _COMMANDS[name].get(_number(arguments[1]))
+    return None if name == "mmap" and _number(arguments[3]) & _MAP_ANONYMOUS else name
 
 
 def _outcome(name: str, match: re.Match[str]) -> dict[str, Fact]:
@@ -334,31 +338,3 @@ def calls_of_strace(lines: Iterable[str], *, is_alone: bool = False) -> list[Cal
     """
     reader = _ThreadReader(is_alone=is_alone)
     return [call for line in lines if (call := reader.read(line)) is not None]
-
-
-def split_output(text: str) -> tuple[dict[int, list[Call]], str]:
-    """What ``programs/witness.c`` has written: strace's calls by thread, and what the command has printed."""
-    account, _, printed = text.partition("\n== output\n")
-    sections = [section.splitlines() for section in re.split(r"^== ", account, flags=re.MULTILINE)[1:]]
-    threads = {int(title.removeprefix("calls.")): [line for line in lines if line] for title, *lines in sections}
-    sharing = tasks_that_share(threads.items())
-    calls = {tid: calls_of_strace(lines, is_alone=tid not in sharing) for tid, lines in threads.items()}
-    return with_programs(calls), printed
-
-
-def with_programs(threads: Mapping[int, Sequence[Call]]) -> dict[int, list[Call]]:
-    """The same calls, with the program that their thread ran: what it has begun itself, or what its maker ran."""
-    told: dict[int, list[Call]] = {}
-    inherited: dict[Fact, Fact] = {}
-    # Whoever makes a thread has a smaller number: a run is too short for numbers to be given twice.
-    for tid, calls in sorted(threads.items()):
-        program = inherited.get(tid)
-        told[tid] = []
-        for call in calls:
-            if call.name.startswith("execve") and call.facts.get("error") is None:
-                program = call.facts.get("raw")
-            elif call.name == "fork" and call.facts.get("error") is None:
-                inherited[call.facts.get("result")] = program
-            facts = call.facts if program is None else {**call.facts, "program": program}
-            told[tid].append(call._replace(facts=facts))
-    return told

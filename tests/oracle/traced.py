@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+import pyarrow.compute as pc
+
+from bedrock.trace.events import Event, events_of, format_event, read_batches
 from oracle.calls import MOVES, NAMES, Call, Fact
 
-from bedrock.trace.events import Event, format_event
+
+def calls_of_trace(path: Path, theirs: Mapping[int, Sequence[Call]]) -> dict[int, list[Call]]:
+    """The calls in a trace that strace could see too: by thread, in the container's numbers, as they began.
+
+    ``theirs`` is strace's account. Of strace and of what has started it there is none: those were there before the
+    command, so the numbers of their threads are smaller.
+    """
+    first = min(theirs)
+    return without_witness(
+        calls_by_thread(
+            event
+            for batch in read_batches(path)
+            for event in events_of(batch.filter(pc.greater_equal(batch["tid"], first)))
+        ),
+        theirs,
+    )
 
 
 def calls_by_thread(events: Iterable[Event]) -> dict[int, list[Call]]:
-    """The calls that strace sees too, by thread in the container's numbers, in the order in which they began."""
+    """The calls that strace knows, by thread in the container's numbers, in the order in which they began."""
     threads: dict[int, list[Event]] = {}
     for event in events:
         if event.op in NAMES:
@@ -22,16 +41,12 @@ def calls_by_thread(events: Iterable[Event]) -> dict[int, list[Call]]:
 
 
 def without_witness(ours: Mapping[int, list[Call]], theirs: Mapping[int, Sequence[Call]]) -> dict[int, list[Call]]:
-    """Our account without strace and what has started it, in whose threads strace sees nothing.
-
-    Those were there before the command, so their numbers are smaller; and the first thread of the command was one of
-    theirs until its first exec.
-    """
+    """Our account without what the first thread of the command did before its first exec: it was strace's child."""
     first = min(theirs)
-    found = {tid: calls for tid, calls in ours.items() if tid >= first}
     begun = theirs[first][0].facts.get("raw")
-    start = next((n for n, call in enumerate(found.get(first, [])) if call.facts.get("raw") == begun), 0)
-    return found | {first: found.get(first, [])[start:]}
+    mine = ours.get(first, [])
+    start = next((n for n, call in enumerate(mine) if call.facts.get("raw") == begun), 0)
+    return {**ours, first: mine[start:]}
 
 
 def _calls(events: list[Event]) -> Iterator[Call]:
