@@ -48,6 +48,7 @@ def debian_image(
     for program, content in programs.items():
         (bin_directory / program).write_bytes(content)
         (bin_directory / program).chmod(0o755)
+    (layer / "srv").mkdir()
     files(layer / "srv")
     client = docker.from_env(timeout=300)
     try:

@@ -35,7 +35,7 @@ class Accounts(NamedTuple):
 
 
 async def accounts_of(client: Client, image: str, name: str, directory: Path) -> Accounts:
-    session = await finished(client, await client.create(image, command_of(name), ttl="120s"))
+    session = await finished(client, await client.create(image, command_of(name), ttl="5m"), limit_s=330)
     theirs, printed = split_output((await content(client, session, STDOUT)).decode())
     assert session.exit_code == 0, f"{session.message}: {printed[-2000:]}"
     assert session.trace is not None

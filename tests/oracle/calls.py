@@ -14,7 +14,7 @@ Fact = int | str | tuple[str, ...] | None
 class Call(NamedTuple):
     """One call of one thread. ``facts`` are what is known of it by name, ``text`` is how its source shows it.
 
-    Of strace's calls one ``is_optional`` that Bedrock traces under circumstances which strace does not show.
+    A call of strace's ``is_optional`` when it depends on what strace does not show whether Bedrock traces it.
     """
 
     name: str

@@ -25,7 +25,6 @@ def oracle_image(programs: Mapping[str, bytes], directory: Path) -> str:
 
 def _add_files(directory: Path) -> None:
     """Input for the workloads: a tree of text files, and one of random-looking bytes."""
-    directory.mkdir(exist_ok=True)
     (directory / "bytes").write_bytes(b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(1 << 15)))
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

@@ -33,32 +33,34 @@ def known_differences(ours: Mapping[int, Sequence[Call]], theirs: Mapping[int, S
         Known(
             "an interrupted call that the kernel restarts has a number as its error",
             frozenset({"error"}),
-            _on_both(lambda ours, theirs: ours.facts["error"] == _RESTARTS.get(str(theirs.facts["error"]))),
+            _on_both(lambda ours, theirs: ours.facts.get("error") == _RESTARTS.get(str(theirs.facts["error"]))),
         ),
         Known(
             "a file that is renamed while it is open keeps its old path",
             frozenset({"path"}),
-            _on_both(lambda ours, theirs: renames.lead(ours.facts["path"], theirs.facts["path"])),
+            _on_both(lambda ours, theirs: renames.lead(ours.facts.get("path"), theirs.facts["path"])),
         ),
         Known(
-            "a file that has two names is told under the one by which it was opened last",
+            "a file that has two names is recorded under the one by which it was opened last",
             frozenset({"path"}),
-            _on_both(lambda ours, theirs: links.lead(theirs.facts["path"], ours.facts["path"])),
+            _on_both(lambda ours, theirs: links.lead(theirs.facts["path"], ours.facts.get("path"))),
         ),
         Known(
             "a pidfd has no name",
             frozenset({"path"}),
-            _on_both(lambda ours, theirs: (ours.facts["path"], theirs.facts["path"]) == ("anon:", "anon:[pidfd]")),
+            _on_both(lambda ours, theirs: (ours.facts.get("path"), theirs.facts["path"]) == ("anon:", "anon:[pidfd]")),
         ),
         Known(
-            "the path that was given to execveat is told as the kernel's own name for it",
+            "the path that was given to execveat is recorded as the kernel's own name for it",
             frozenset({"raw"}),
-            _on_both(lambda ours, theirs: theirs.name == "execveat" and str(ours.facts["raw"]).startswith("/dev/fd/")),
+            _on_both(
+                lambda ours, theirs: theirs.name == "execveat" and str(ours.facts.get("raw")).startswith("/dev/fd/")
+            ),
         ),
         Known(
             "a process whose maker has ended before its first call has the program of the container's first process",
             frozenset({"program"}),
-            _on_both(lambda ours, theirs: ours.facts["program"] == _FIRST_PROGRAM),
+            _on_both(lambda ours, theirs: ours.facts.get("program") == _FIRST_PROGRAM),
         ),
         Known(
             WORKER_ENDS,
@@ -68,10 +70,10 @@ def known_differences(ours: Mapping[int, Sequence[Call]], theirs: Mapping[int, S
     ]
 
 
-# What may differ for good, since the two mean different things by it.
+# Differences that are no defects: both are right, and mean different things.
 TOLERATED = [
     Known(
-        "the arguments of a script are told as its interpreter has got them, and strace shows those that were given",
+        "a script's arguments are recorded as its interpreter gets them, and strace shows those that were given",
         frozenset({"argv"}),
         lambda ours, theirs: ours is not None and theirs is not None and _is_script(ours, theirs),
     ),
@@ -79,7 +81,7 @@ TOLERATED = [
 
 
 def _is_script(ours: Call, theirs: Call) -> bool:
-    mine, their = ours.facts["argv"], theirs.facts["argv"]
+    mine, their = ours.facts.get("argv"), theirs.facts["argv"]
     if not isinstance(mine, tuple) or not isinstance(their, tuple):
         return False
     return len(mine) > len(their) and mine[-len(their) :] == (theirs.facts["raw"], *their[1:])

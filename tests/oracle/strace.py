@@ -1,4 +1,4 @@
-"""strace's account of a run: how it is asked, and its lines as calls. Read without any of our own code for traces."""
+"""How strace is asked, and its lines as calls."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ _PLAIN_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"f": b"\f", b"v": b"\v
 def strace_command(directory: str, command: Sequence[str]) -> list[str]:
     """The command that runs another one under strace, with one file for each thread in a directory.
 
-    So that no line is broken by another one; with paths of descriptors and of working directories, with numbers instead
-    of names of flags, and with so much of a string as a name of an attribute may have.
+    Each thread has its file so that no line is interrupted by another thread's. strace shows the paths of descriptors
+    and of working directories, and numbers instead of the names of flags. 32 bytes of a string are shown, which is
+    enough for the name of an attribute; paths are always whole.
     """
     names = {*NAMES, *_NAMES_32, *_FORKS, *_COMMANDS, "exit", "exit_group"}
     traced = ",".join(f"?{name}" for name in sorted(names))
@@ -187,7 +188,7 @@ class _ThreadReader:
             self._mapped.clear()
 
     def _may_be_untraced(self, name: str, facts: dict[str, Fact]) -> bool:
-        """Of memory, only what a file is mapped to is traced; strace does not show what is mapped at an address.
+        """Only memory that a file is mapped to is traced, and strace does not show what is mapped at an address.
 
         A whole mapping that this thread has made itself is known, unless something was mapped over it.
         """
@@ -284,7 +285,7 @@ class _Arguments:
             yield ("path" if word == "path" else "second"), path
 
     def _offset(self, word: str, argument: str) -> Iterator[tuple[str, Fact]]:
-        """A position, where the file has some. Of a failed call that gave one it says nothing."""
+        """A position, where the file has positions. A failed call has none in our traces, but for lseek and mmap."""
         if argument in {"NULL", "-1"}:
             return  # the file's own position
         file = word.replace("offset", "fd")

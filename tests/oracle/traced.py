@@ -14,8 +14,8 @@ from oracle.calls import MOVES, NAMES, Call, Fact
 def calls_of_trace(path: Path, theirs: Mapping[int, Sequence[Call]]) -> dict[int, list[Call]]:
     """The calls in a trace that strace could see too: by thread, in the container's numbers, as they began.
 
-    ``theirs`` is strace's account. Of strace and of what has started it there is none: those were there before the
-    command, so the numbers of their threads are smaller.
+    ``theirs`` is strace's account. Calls of strace itself, and of what has started it, are left out: those processes
+    were there before the command, so the numbers of their threads are smaller.
     """
     first = min(theirs)
     return without_witness(

@@ -42,12 +42,12 @@ def _without_appended(threads: Mapping[int, Sequence[Call]]) -> dict[int, list[C
 
 def with_programs(threads: Mapping[int, Sequence[Call]]) -> dict[int, list[Call]]:
     """The same calls, with the program that their thread ran: what it has begun itself, or what its maker ran."""
-    told: dict[int, list[Call]] = {}
+    result: dict[int, list[Call]] = {}
     inherited: dict[Fact, Fact] = {}
     # Whoever makes a thread has a smaller number: a run is too short for numbers to be given twice.
     for tid, calls in sorted(threads.items()):
         program = inherited.get(tid)
-        told[tid] = []
+        result[tid] = []
         for call in calls:
             if call.name.startswith("execve") and call.facts.get("error") is None:
                 # What was given to execveat is a name only together with its directory.
@@ -55,5 +55,5 @@ def with_programs(threads: Mapping[int, Sequence[Call]]) -> dict[int, list[Call]
             elif call.name == "fork" and call.facts.get("error") is None:
                 inherited[call.facts.get("result")] = program
             facts = call.facts if program is None else {**call.facts, "program": program}
-            told[tid].append(call._replace(facts=facts))
-    return told
+            result[tid].append(call._replace(facts=facts))
+    return result
