@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -37,6 +39,25 @@ def compiled_programs(directory: Path, compiler: str = "gcc") -> dict[str, bytes
         programs["abi32"] = compiled("abi32", directory, *_BARE, "-m32", compiler=compiler)
         programs["abi64"] = compiled("abi32", directory, *_BARE, compiler=compiler)
     return programs
+
+
+# Compilers that distributions' packages are not, and where they are installed.
+_OTHER_TOOLS = f"{os.environ.get('PATH', '')}:/usr/local/go/bin:{Path.home()}/.cargo/bin"
+
+
+def programs_of_other_languages(directory: Path) -> dict[str, bytes]:
+    """Those of the programs beside the tests that are not in C, by name, for which this host has a compiler."""
+    sources, found = Path(__file__).parent / "programs", {}
+    for name, source, tool, options, environment in (
+        ("goroutines", "goroutines.go", "go", ["build", "-trimpath", "-ldflags=-s -w -buildid="], {"CGO_ENABLED": "0"}),
+        ("rusty", "rusty.rs", "rustc", ["-O", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"], {}),
+    ):
+        compiler = shutil.which(tool, path=_OTHER_TOOLS)
+        if compiler is not None:
+            command = [compiler, *options, "-o", str(directory / name), str(sources / source)]
+            subprocess.run(command, check=True, cwd=directory, env={**os.environ, **environment})
+            found[name] = (directory / name).read_bytes()
+    return found
 
 
 def containers_of(node: str) -> list[str]:
