@@ -16,7 +16,14 @@ import trio
 
 from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
-from bedrock.dockerd.containers import LABEL_NODE, LABEL_ROLE, ROLE_HOST_TRACER, host_tracer_name, host_tracer_plan
+from bedrock.dockerd.containers import (
+    LABEL_NODE,
+    LABEL_ROLE,
+    LABEL_VOLUMES,
+    ROLE_HOST_TRACER,
+    host_tracer_name,
+    host_tracer_plan,
+)
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, EngineError, EngineUnavailable, ImageInfo
 from bedrock.dockerd.tracer_link import TracerAway, TracerLook, TracerRefused, ask, look
@@ -152,8 +159,9 @@ class HostTracer:
 
         One of the present image goes on; the others are told to leave when their sessions have ended.
         """
-        wanted = host_tracer_name(self._node, self._image)
-        for name in sorted(await self._engine.list_names({LABEL_NODE: self._node, LABEL_ROLE: ROLE_HOST_TRACER})):
+        wanted = host_tracer_name(self._node, self._volumes_dir, self._image)
+        labels = {LABEL_NODE: self._node, LABEL_ROLE: ROLE_HOST_TRACER, LABEL_VOLUMES: str(self._volumes_dir)}
+        for name in sorted(await self._engine.list_names(labels)):
             running = _Running(name, self._socket_of(name))
             state = await self._look_at(running)
             if state is None:
@@ -202,7 +210,7 @@ class HostTracer:
                     await self._current.gone.wait()
 
     async def _start(self) -> _Running:
-        name = host_tracer_name(self._node, self._image)
+        name = host_tracer_name(self._node, self._volumes_dir, self._image)
         running = _Running(name, self._socket_of(name))
         await trio.to_thread.run_sync(lambda: running.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
         await self._engine.remove(name)
