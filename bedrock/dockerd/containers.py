@@ -94,7 +94,7 @@ def host_tracer_prefix(node: NodeName) -> str:
 def host_tracer_name(node: NodeName, volumes: Path, image: ImageInfo) -> str:
     """The name of a node's tracer of a certain image.
 
-    Another DockerD on the same engine may have the same name, with a data directory of its own: each has its own tracer.
+    Another DockerD on the same engine may have the same name, with a data directory of its own, and has its own tracer.
     """
     place = hashlib.sha256(str(volumes).encode()).hexdigest()
     return f"{host_tracer_prefix(node)}{place[:8]}-{image.id.removeprefix('sha256:')[:12]}"

@@ -8,7 +8,7 @@ that it served have lost their traces, and a new one is started for those to com
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -78,8 +78,11 @@ class HostTracer:
     async def begin(self, session_id: SessionId, options: Sequence[str]) -> None:
         """Have a session traced: when this returns, its gate is listened for.
 
-        Raises :class:`HostTracerFailed` where there is no tracer, or it refuses.
+        A session that is traced already, for a DockerD that died before its target was started, begins anew. Raises
+        :class:`HostTracerFailed` where there is no tracer, or it refuses.
         """
+        with trio.move_on_after(_ANSWER_S):
+            await self.end(session_id)
         for _ in range(2):
             with trio.move_on_after(self._start_timeout_s):
                 await self._ready.wait()
@@ -135,10 +138,8 @@ class HostTracer:
 
     async def _end_if_stuck(self, running: _Running) -> None:
         with trio.move_on_after(_ANSWER_S):
-            try:
+            with suppress(TracerAway, TracerRefused):
                 await look(running.socket)
-            except (TracerAway, TracerRefused):
-                pass
             return
         log.error("the tracer of this host does not answer and is killed", tracer=running.name)
         await self._engine.kill(running.name, "SIGKILL")
@@ -146,6 +147,14 @@ class HostTracer:
     def forget(self, session_id: SessionId) -> None:
         """The session is over."""
         self._of_session.pop(session_id, None)
+
+    async def end_all_but(self, known: set[SessionId]) -> None:
+        """End the traces of sessions that nobody knows any more."""
+        for session_id in self._of_session.keys() - known:
+            log.warning("ending the trace of a session that is not known", session=session_id)
+            with trio.move_on_after(_ANSWER_S):
+                await self.end(session_id)
+            self.forget(session_id)
 
     def traces(self, session_id: SessionId) -> bool:
         """Whether a tracer that is alive has this session."""

@@ -83,6 +83,8 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             foreign_delay_s=own.other_tracer_delay,
         )
         adopted = await find_adoptable(engine, own.name, settings.volumes_dir)
+        if host_tracer is not None:
+            await host_tracer.end_all_but({item.record.session_id for item in adopted})
         endpoint = f"tcp://{own.api_socket_host}:{own.api_socket_port}"
         socket = await stack.enter_async_context(open_dealer(endpoint, identity=own.name.encode()))
         async with open_hidden_nursery() as nursery:
