@@ -55,7 +55,7 @@ struct scratch {
 };
 
 /* The mappings that one munmap takes away, beside the first. */
-#define MAX_PIECES 4
+#define MAX_PIECES 8
 struct piece {
 	struct subject subject;
 	__u64 start;
