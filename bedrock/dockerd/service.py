@@ -52,7 +52,10 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
         settings.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = await stack.enter_async_context(open_engine(own.docker_host))
         info = await engine.info()
-        tracer = await tracer_image(engine, own.bedrock_tracer_image, directory, node=own.name)
+        tracer = await tracer_image(
+            engine, own.bedrock_tracer_image, directory, node=own.name, docker_host=own.docker_host,
+            machine=str(info.get("Architecture", "")),
+        )  # fmt: skip
         host = Host(
             node=own.name,
             engine=engine,
