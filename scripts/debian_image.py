@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import docker.errors
 
-_SUITE = "bookworm"
+_SUITE = "bookworm"  # unless another one is asked for
 
 
 class ImageError(Exception):
@@ -27,6 +27,7 @@ def debian_image(
     programs: Mapping[str, bytes],
     files: Callable[[Path], None] = lambda _: None,
     revision: int = 1,
+    suite: str = _SUITE,
 ) -> str:
     """Return the name of an image with ``packages``, ``programs`` in /usr/local/bin, and what ``files`` puts in /srv.
 
@@ -34,14 +35,14 @@ def debian_image(
     ``revision``, which is to be raised when ``files`` changes. ``directory`` is for what is in the making.
     """
     wanted = sorted(packages)
-    ingredients = repr((wanted, sorted(programs.items()), _SUITE, revision))
+    ingredients = repr((wanted, sorted(programs.items()), suite, revision))
     tag = hashlib.sha256(ingredients.encode()).hexdigest()[:12]
     client = docker.from_env(timeout=300)
     try:
         client.images.get(f"{repository}:{tag}")
     except docker.errors.ImageNotFound:
         root = directory / "root"
-        _bootstrap(root, wanted)
+        _bootstrap(root, wanted, suite)
         for program, content in programs.items():
             path = root / "usr/local/bin" / program
             path.write_bytes(content)
@@ -57,11 +58,11 @@ def debian_image(
     return f"{repository}:{tag}"
 
 
-def _bootstrap(root: Path, packages: list[str]) -> None:
+def _bootstrap(root: Path, packages: list[str], suite: str) -> None:
     if shutil.which("debootstrap") is None:
         subprocess.run(["apt-get", "install", "-y", "-qq", "debootstrap"], check=True, capture_output=True)
     done = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", _SUITE, str(root), *_mirror()],
+        ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, str(root), *_mirror()],
         capture_output=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:

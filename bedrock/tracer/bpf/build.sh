@@ -18,7 +18,10 @@ warnings="-Wall -Wextra -Werror"
 loader="bdtrace.c probes.c gatekeeper.c status.c writer.c syscalls.c syscalls32.c"
 mkdir -p out
 
-"${CLANG:-clang}" -target bpf -O2 -g "-D__TARGET_ARCH_$target" -Wall -Werror $include -c bdtrace.bpf.c -o bdtrace.bpf.o
+# The probes' debug information names their source files: without this directory, so that the same sources give the same
+# programs.
+"${CLANG:-clang}" -target bpf -O2 -g "-fdebug-prefix-map=$PWD=." "-D__TARGET_ARCH_$target" -Wall -Werror $include \
+    -c bdtrace.bpf.c -o bdtrace.bpf.o
 bpftool gen skeleton bdtrace.bpf.o name bdtrace_bpf >bdtrace.skel.h
 $cc -Os -s $warnings -static -nostdlib -ffreestanding -fno-stack-protector -fno-builtin gate.c -o out/gate
 
