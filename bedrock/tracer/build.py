@@ -134,13 +134,13 @@ def _compiled(
         try:
             return compile_here()
         except BuildFailed as error:
-            obstacle = f"with this host's tools {error}\n"
-    say(f"{obstacle.rstrip()}\ncompiling in a container of {DEFAULT_BUILDER}")
+            obstacle = f"with this host's tools {error}"
+    say(f"{obstacle}\ncompiling in a container of {DEFAULT_BUILDER}")
     try:
         return compile_in_container(client, DEFAULT_BUILDER)
     except BuildFailed as error:
         raise BuildFailed(
-            f"{obstacle}, and a container does not do it either (--builder names another image): {error}"
+            f"{obstacle}\nand a container does not do it either (--builder names another image): {error}"
         ) from None
 
 
