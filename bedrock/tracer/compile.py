@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,9 +26,8 @@ class BuildFailed(BedrockError):
 
 def sources() -> dict[str, bytes]:
     """Everything that is compiled, by file name, with the header that describes the format."""
-    directory = files("bedrock.tracer").joinpath("bpf")
     found = {
-        item.name: item.read_bytes() for item in directory.iterdir() if Path(item.name).suffix in {".c", ".h", ".sh"}
+        item.name: item.read_bytes() for item in files("bedrock.tracer").joinpath("bpf").iterdir() if item.is_file()
     }
     return dict(sorted(found.items())) | {"bdt_format.h": c_header().encode()}
 
@@ -41,20 +39,18 @@ def missing_tools() -> list[str]:
     return missing + [name for name, header in _HEADERS.items() if not Path("/usr/include", header).exists()]
 
 
-def compile_here(environment: Mapping[str, str] | None = None) -> dict[str, bytes]:
+def compile_here() -> dict[str, bytes]:
     """Compile with this host's tools; return the tracer's programs by name. Raises :class:`BuildFailed`.
 
-    ``environment`` is added to this process's own: ``MACHINE`` and ``CC`` to compile for another machine, ``CLANG`` for
-    another compiler of the probes.
+    MACHINE, CC and CLANG in the environment choose another machine and other compilers (see ``bpf/build.sh``).
     """
     with tempfile.TemporaryDirectory(prefix="bedrock-tracer-") as name:
         work = Path(name)
         for source, content in sources().items():
             (work / source).write_bytes(content)
         done = subprocess.run(
-            ["sh", str(work / SCRIPT)],
-            env={**os.environ, **(environment or {})}, capture_output=True, text=True, errors="replace", check=False,
-        )  # fmt: skip
+            ["sh", str(work / SCRIPT)], capture_output=True, text=True, errors="replace", check=False
+        )
         if done.returncode != 0:
             raise BuildFailed(f"the compiler failed:\n{done.stderr.strip()[-4000:]}")
         return {path.name: path.read_bytes() for path in sorted((work / "out").iterdir())}

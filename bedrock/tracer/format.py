@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 from bedrock.model import EventClass
 
 MAGIC = b"BEDROCKT"
-VERSION = 2
+VERSION = 3
 SKIPPABLE = 0x184D2A50  # the magic number of a skippable frame, RFC 8878 3.1.2
 HISTOGRAM_BUCKETS = 32  # bucket n counts durations of 2**n up to 2**(n + 1) nanoseconds; the last one all above, too
 MAX_PREFIXES = 8  # paths that a session may ask for
@@ -187,35 +187,53 @@ class Op(enum.IntEnum):
     AIO_WRITE = 123
     AIO_SYNC = 124
     AIO_OTHER = 125
+    FAULT_FAILED = 126  # no call: the fault before this one, of the same thread, ended in a signal
+    BIND = 127  # of a unix socket to a path, which makes a file
+    INOTIFY_ADD_WATCH = 128
+    IOCTL_SETFLAGS = 129  # ioctl with FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR
+    SYNC = 130
+    FLOCK = 131
+    RECEIVE_FD = 132  # a descriptor that arrived in a message (SCM_RIGHTS), one record each
+    CORE_DUMP = 133  # no call: the kernel wrote, or piped, a core dump of the process; it is not known where
 
 
 def _range(first: Op, last: Op) -> frozenset[Op]:
     return frozenset(Op(number) for number in range(first, last + 1))
 
 
-# What sessions may choose from. EXECVE, EXECVEAT, FORK and EXIT belong to no class: they are always traced.
+# What sessions may choose from. EXECVE, EXECVEAT, FORK, EXIT and CORE_DUMP belong to no class: they are always traced.
 CLASSES: dict[EventClass, frozenset[Op]] = {
     EventClass.OPEN: _range(Op.OPEN, Op.CLOSE)
     | _range(Op.DUP, Op.FCNTL_DUPFD)
-    | {Op.CLOSE_RANGE, Op.OPEN_BY_HANDLE_AT, Op.URING_OPEN, Op.URING_CLOSE},
+    | {Op.CLOSE_RANGE, Op.OPEN_BY_HANDLE_AT, Op.URING_OPEN, Op.URING_CLOSE, Op.RECEIVE_FD},
     EventClass.DATA: _range(Op.READ, Op.PWRITEV2)
     | _range(Op.SENDFILE, Op.SPLICE)
     | {Op.READAHEAD, Op.FADVISE64, Op.URING_READ, Op.URING_WRITE, Op.URING_OTHER}
     | {Op.IOCTL_CLONE, Op.IO_SUBMIT, Op.AIO_READ, Op.AIO_WRITE, Op.AIO_OTHER},
     EventClass.SEEK: frozenset({Op.LSEEK}),
     EventClass.MAP: frozenset({Op.MMAP, Op.MUNMAP, Op.MSYNC}),
-    EventClass.FAULT: frozenset({Op.FAULT, Op.PAGE_IN}),
+    EventClass.FAULT: frozenset({Op.FAULT, Op.FAULT_FAILED, Op.PAGE_IN}),
     EventClass.STAT: _range(Op.STAT, Op.GETDENTS64)
     | _range(Op.STATFS, Op.FLISTXATTR)
     | {Op.CHDIR, Op.FCHDIR, Op.CHROOT, Op.URING_STAT}
-    | {Op.NAME_TO_HANDLE_AT, Op.GETXATTRAT, Op.LISTXATTRAT, Op.FILE_GETATTR},
+    | {Op.NAME_TO_HANDLE_AT, Op.GETXATTRAT, Op.LISTXATTRAT, Op.FILE_GETATTR, Op.INOTIFY_ADD_WATCH},
     EventClass.CHANGE: _range(Op.TRUNCATE, Op.FALLOCATE)
     | _range(Op.RENAME, Op.FCHOWNAT)
     | _range(Op.SETXATTR, Op.FCHMODAT2)
     | _range(Op.URING_RENAME, Op.URING_TRUNCATE)
-    | {Op.SETXATTRAT, Op.REMOVEXATTRAT, Op.FILE_SETATTR},
+    | {Op.SETXATTRAT, Op.REMOVEXATTRAT, Op.FILE_SETATTR, Op.BIND, Op.IOCTL_SETFLAGS},
     EventClass.SYNC: frozenset(
-        {Op.FSYNC, Op.FDATASYNC, Op.SYNC_FILE_RANGE, Op.SYNCFS, Op.URING_FSYNC, Op.IO_SUBMIT, Op.AIO_SYNC}
+        {
+            Op.FSYNC,
+            Op.FDATASYNC,
+            Op.SYNC_FILE_RANGE,
+            Op.SYNCFS,
+            Op.SYNC,
+            Op.FLOCK,
+            Op.URING_FSYNC,
+            Op.IO_SUBMIT,
+            Op.AIO_SYNC,
+        }
     ),
 }
 
@@ -230,9 +248,12 @@ class CallFlag(enum.IntFlag):
     FROM_BASE = 128  # device and inode are those of the directory from which the raw path counts
     REQUEST_CUT = 32  # a vector with more entries than are added up: requested is a lower bound
     DEVICE = 256  # of a read: the page cache did not have it all; what it lacked came from the device, but for holes
-    FOR_WRITE = 512  # of FAULT: the page was written to
+    FOR_WRITE = 512  # of FAULT: the page was written to, and the file with it unless PRIVATE
     DENIED = 1024  # a seccomp filter has answered it instead of the kernel, whatever the result says
     UNFINISHED = 2048  # of a request: how it ended was not seen, so result and duration mean nothing
+    PRIVATE = 4096  # of FAULT: the mapping is private, so what is written changes a copy and not the file
+    ARGUMENT_CHANGED = 8192  # a path argument read differently when the call returned than when it began
+    ARGUMENT_LATE = 16384  # a path argument was not in memory when the call began; it was read when the call returned
 
 
 class TextFlag(enum.IntFlag):
@@ -259,6 +280,8 @@ class Cause(enum.IntEnum):
     PROBE_MISSED = 8
     END_UNSEEN = 9
     REQUEST_UNREAD = 10
+    STRING_CHANGED = 11
+    PROBE_SKIPPED = 12
 
 
 CAUSES = {
@@ -270,9 +293,12 @@ CAUSES = {
     Cause.SIZE_LIMIT: "the trace had reached its upper size",
     Cause.MAPPING_BUSY: "of a page fault, munmap or msync: the process changed its mappings while we looked",
     Cause.FOREIGN_ABI: "a call through an interface that the probes can't read: x32, or 32-bit programs on arm64",
-    Cause.PROBE_MISSED: "the kernel left a probe out, for whichever task: an upper bound",
+    Cause.PROBE_MISSED: "the kernel left out the probe at the beginning or at the end of the call",
     Cause.END_UNSEEN: "of a request to io_submit or an io_uring it was not seen how it ended: its result is not known",
     Cause.REQUEST_UNREAD: "a request to io_submit was no longer in memory when it was to be read",
+    Cause.STRING_CHANGED: "a path argument was changed by another thread while the call ran: the kernel may have "
+    "acted on either text, or on one in between",
+    Cause.PROBE_SKIPPED: "the kernel left out a probe for some task of this host: an upper bound of what is missing",
 }
 
 
@@ -286,7 +312,33 @@ DROPPING = (
     Cause.FOREIGN_ABI,
     Cause.PROBE_MISSED,
     Cause.REQUEST_UNREAD,
+    Cause.PROBE_SKIPPED,
 )
+
+
+class Feature(enum.IntFlag):
+    """What a kernel may not let the probes see. ``unsupported`` of a trace uses the names in lower case."""
+
+    PAGE_FAULTS = 1
+    DEVICE_READS = 2
+    IO_URING = 4
+    IO_URING_PATHS = 8
+    MAPPINGS = 16
+    FAILED_FAULTS = 32
+    CALLS_32 = 64
+    DEEP_PATHS = 128
+
+
+FEATURES = {
+    Feature.PAGE_FAULTS: "page faults on mapped files, and so what was read or written through memory",
+    Feature.DEVICE_READS: "which reads the page cache could not serve",
+    Feature.IO_URING: "requests to an io_uring",
+    Feature.IO_URING_PATHS: "the paths of requests to an io_uring",
+    Feature.MAPPINGS: "munmap and msync",
+    Feature.FAILED_FAULTS: "which page faults ended in a signal",
+    Feature.CALLS_32: "calls through the 32-bit interface: they are counted as foreign_abi",
+    Feature.DEEP_PATHS: "paths of more than 64 components: they are cut, and counted as string_cut",
+}
 
 
 class Field(NamedTuple):
@@ -317,10 +369,12 @@ LAYOUT: dict[RecordType, list[Field]] = {
             "child's process; address; opcode",
         ),
         Field("device", "u32", "of the file, with HAS_FILE"),
+        Field("link", "u32", "tells apart the names (hard links) of one inode; the FILE of the name has the same"),
         Field("fd", "i32", "descriptor, or -1"),
         Field("tgid", "u32", "process on the host"),
+        Field("flags", "u32", "CallFlag"),
         Field("op", "u16", "Op"),
-        Field("flags", "u16", "CallFlag"),
+        Field("reserved", "u16", ""),
     ],
     RecordType.FILE: [
         *_HEAD,
@@ -332,7 +386,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
         ),
         Field("flags", "u32", "TextFlag"),
         Field("generation", "u32", "another one, but not 0: another file to which the number of the inode was given"),
-        Field("reserved", "u32", ""),
+        Field("link", "u32", "of the name; see CALL"),
     ],
     RecordType.STRING: [
         *_HEAD,
@@ -340,7 +394,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("flags", "u32", "TextFlag"),
         Field("inode", "u64", "with SECOND, of the directory from which the path counts; 0: from the root"),
         Field("device", "u32", "of that directory"),
-        Field("reserved", "u32", ""),
+        Field("link", "u32", "of that directory"),
     ],
     RecordType.ARGV: [
         *_HEAD,
@@ -355,6 +409,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("container_pid", "u32", "process as the container sees it"),
         Field("comm_low", "u64", "name, first 8 bytes"),
         Field("comm_high", "u64", "name, last 8 bytes"),
+        Field("started_ns", "u64", "when the process began; tells apart processes that had the same number"),
     ],
     RecordType.START: [
         *_HEAD,
@@ -362,6 +417,8 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("level", "u32", ""),
         Field("mode", "u32", "Mode"),
         Field("is_filtered", "u32", "1: not all files, or not all classes of events, were asked for"),
+        Field("unsupported", "u32", "Feature: what the probes can't see on this kernel"),
+        Field("reserved", "u32", ""),
     ],
     RecordType.END: [
         *_HEAD,
@@ -374,7 +431,8 @@ LAYOUT: dict[RecordType, list[Field]] = {
         Field("device", "u32", ""),
         Field("tgid", "u32", "process on the host"),
         Field("generation", "u32", "as of FILE"),
-        Field("reserved", "u32", ""),
+        Field("link", "u32", "as of FILE"),
+        Field("started_ns", "u64", "when the process began"),
         Field("opens", "u64", ""),
         Field("reads", "u64", "that succeeded, as all of these"),
         Field("read_bytes", "u64", ""),
@@ -394,6 +452,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
         *_HEAD,
         Field("tgid", "u32", "process on the host"),
         Field("op", "u32", "Op"),
+        Field("started_ns", "u64", "when the process began"),
         Field("calls", "u64", ""),
         Field("errors", "u64", "of them"),
         Field("duration_ns", "u64", ""),
@@ -402,7 +461,7 @@ LAYOUT: dict[RecordType, list[Field]] = {
 }
 
 # The columns of a block's calls.
-COLUMNS = LAYOUT[RecordType.CALL][2:]
+COLUMNS = [field for field in LAYOUT[RecordType.CALL][2:] if field.name != "reserved"]
 
 _FRAME = [Field("frame", "u32", f"0x{SKIPPABLE:x}"), Field("frame_size", "u32", "bytes behind this field")]
 

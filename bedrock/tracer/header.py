@@ -18,6 +18,7 @@ from bedrock.tracer.format import (
     VERSION,
     CallFlag,
     Cause,
+    Feature,
     Field,
     Mode,
     Op,
@@ -34,8 +35,9 @@ _PREFIXES: dict[type[enum.IntEnum | enum.IntFlag], str] = {
     CallFlag: "CALL",
     TextFlag: "TEXT",
     Cause: "CAUSE",
+    Feature: "FEATURE",
 }
-_SHAPE = ("path", "second", "base", "second_base", "fd", "offset", "size", "arg")
+_SHAPE = ("path", "second", "base", "second_base", "fd", "offset", "size", "arg", "has_text")
 _C = {"u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t", "i64": "int64_t"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_programs, containers_of
+from engine_facts import IMAGE, IMAGE_FILES, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_programs, containers_of
 from make_image import make_image, remove_image
 from oracle import oracle_image
 from processes import Fleet
@@ -33,12 +33,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def image(programs: dict[str, bytes]) -> Iterator[str]:
     """busybox, files to read, and our programs."""
-    extra = {
-        "srv/verse.txt": VERSE,
-        **{f"bin/{name}": program for name, program in programs.items()},
-        "srv/not-a-program": b"\x00\x01",
-        "srv/big.bin": bytes(256 * 4096),
-    }
+    extra = {**IMAGE_FILES, **{f"bin/{name}": program for name, program in programs.items()}}
     make_image(IMAGE, extra, ["ENV PATH=/bin", 'CMD ["/bin/sh"]'])
     yield IMAGE
     remove_image(IMAGE)

@@ -13,25 +13,30 @@ NOBODYS_IMAGE = "bedrock-test/nobody:1"
 VERSE = b"Only sessions of tests read this line.\n"
 
 
-PROGRAMS = ("known_io", "pitfalls", "uring", "attributes")
+# What the image of the tests holds beside busybox and the programs.
+IMAGE_FILES = {"srv/verse.txt": VERSE, "srv/not-a-program": b"\x00\x01", "srv/big.bin": bytes(256 * 4096)}
+PROGRAMS = ("known_io", "pitfalls", "uring", "attributes", "stress", "threads")
 _BARE = ("-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie")
 
 
-def compiled(name: str, directory: Path, *options: str) -> bytes:
+def compiled(name: str, directory: Path, *options: str, compiler: str = "gcc") -> bytes:
     """One of the programs beside the tests, as a static binary."""
     source, program = Path(__file__).parent / "programs" / f"{name}.c", directory / name
-    subprocess.run(["gcc", "-O1", "-Wall", "-static", *options, str(source), "-o", str(program)], check=True)
+    subprocess.run([compiler, "-O1", "-Wall", "-static", *options, str(source), "-o", str(program)], check=True)
     return program.read_bytes()
 
 
-def compiled_programs(directory: Path) -> dict[str, bytes]:
-    """All of them, by name: ``abi32`` is a program of 32 bits, ``abi64`` one of 64 that makes the same calls."""
-    return {
-        **{name: compiled(name, directory, "-pthread") for name in PROGRAMS},
-        "threads": compiled("threads", directory, "-pthread"),
-        "abi32": compiled("abi32", directory, *_BARE, "-m32"),
-        "abi64": compiled("abi32", directory, *_BARE),
-    }
+def compiled_programs(directory: Path, compiler: str = "gcc") -> dict[str, bytes]:
+    """All of them, by name: ``abi32`` is a program of 32 bits, ``abi64`` one of 64 that makes the same calls.
+
+    These two are for x86 alone, so they are missing where the compiler makes programs for another architecture.
+    """
+    programs = {name: compiled(name, directory, "-pthread", compiler=compiler) for name in PROGRAMS}
+    machine = subprocess.run([compiler, "-dumpmachine"], check=True, capture_output=True, text=True).stdout
+    if machine.startswith("x86_64"):
+        programs["abi32"] = compiled("abi32", directory, *_BARE, "-m32", compiler=compiler)
+        programs["abi64"] = compiled("abi32", directory, *_BARE, compiler=compiler)
+    return programs
 
 
 def containers_of(node: str) -> list[str]:
