@@ -48,9 +48,7 @@ def compile_here() -> dict[str, bytes]:
         work = Path(name)
         for source, content in sources().items():
             (work / source).write_bytes(content)
-        done = subprocess.run(
-            ["sh", str(work / SCRIPT)], capture_output=True, text=True, errors="replace", check=False
-        )
+        done = subprocess.run(["sh", str(work / SCRIPT)], capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             raise BuildFailed(f"the compiler failed:\n{done.stderr.strip()[-4000:]}")
         return {path.name: path.read_bytes() for path in sorted((work / "out").iterdir())}
