@@ -29,6 +29,7 @@ _SOCKET = "sock"
 # Between two tries to reach a tracer that is still loading its probes. There is no event for that.
 _KNOCK_S = 0.02
 _LEAVE_S = 5.0  # what an idle tracer is given to end by itself
+_ANSWER_S = 5.0  # within which a tracer that works has answered, however busy it is
 
 
 class HostTracerFailed(EngineError):
@@ -82,15 +83,17 @@ class HostTracer:
                 )
             self._of_session[session_id] = running
             try:
-                await ask(running.socket, ["trace", session_id, *options])
-                return
+                with trio.move_on_after(_ANSWER_S):
+                    await ask(running.socket, ["trace", session_id, *options])
+                    return
+                await self._end_if_stuck(running)
             except TracerRefused as error:
                 raise HostTracerFailed(f"the tracer failed: {error}") from None
             except TracerAway as error:
                 # It died a moment ago; the next one is on its way.
                 log.warning("the tracer can't be asked", session=session_id, error=str(error))
-                with trio.move_on_after(self._start_timeout_s):
-                    await running.gone.wait()
+            with trio.move_on_after(self._start_timeout_s):
+                await running.gone.wait()
         raise HostTracerFailed("the tracer died, and the one after it as well")
 
     async def wait_lost(self, session_id: SessionId) -> None:
@@ -116,6 +119,22 @@ class HostTracer:
             except (TracerAway, TracerRefused) as error:
                 log.error("a trace could not be ended", session=session_id, error=str(error))
             nursery.cancel_scope.cancel()
+
+    async def check(self, session_id: SessionId) -> None:
+        """A session's trace is not written in time: a tracer that does not answer at all is replaced."""
+        running = self._of_session.get(session_id)
+        if running is not None and not running.gone.is_set():
+            await self._end_if_stuck(running)
+
+    async def _end_if_stuck(self, running: _Running) -> None:
+        with trio.move_on_after(_ANSWER_S):
+            try:
+                await look(running.socket)
+            except (TracerAway, TracerRefused):
+                pass
+            return
+        log.error("the tracer of this host does not answer and is killed", tracer=running.name)
+        await self._engine.kill(running.name, "SIGKILL")
 
     def forget(self, session_id: SessionId) -> None:
         """The session is over."""

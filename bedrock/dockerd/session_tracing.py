@@ -99,6 +99,7 @@ class HostTracing(SessionTracing):
             await self._tracer.end(self._record.session_id)
         if patience_scope.cancelled_caught:
             log.error("the tracer did not drain in time; the trace will read as partial")
+            await self._tracer.check(self._record.session_id)
         return []
 
     async def remove(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,11 +41,44 @@ def compiled_programs(directory: Path, compiler: str = "gcc") -> dict[str, bytes
     return programs
 
 
+# Compilers that distributions' packages are not, and where they are installed.
+_OTHER_TOOLS = f"{os.environ.get('PATH', '')}:/usr/local/go/bin:{Path.home()}/.cargo/bin"
+
+
+def programs_of_other_languages(directory: Path) -> dict[str, bytes]:
+    """Those of the programs beside the tests that are not in C, by name, for which this host has a compiler."""
+    sources, found = Path(__file__).parent / "programs", {}
+    for name, source, tool, options, environment in (
+        ("goroutines", "goroutines.go", "go", ["build", "-trimpath", "-ldflags=-s -w -buildid="], {"CGO_ENABLED": "0"}),
+        ("rusty", "rusty.rs", "rustc", ["-O", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"], {}),
+    ):
+        compiler = shutil.which(tool, path=_OTHER_TOOLS)
+        if compiler is not None:
+            command = [compiler, *options, "-o", str(directory / name), str(sources / source)]
+            subprocess.run(command, check=True, cwd=directory, env={**os.environ, **environment})
+            found[name] = (directory / name).read_bytes()
+    return found
+
+
 def containers_of(node: str) -> list[str]:
-    """The names of a node's containers that the engine has, running or not."""
+    """The names of the containers of a node's sessions that the engine has, running or not."""
+    return sorted(set(_containers(f"bedrock.node={node}")) - set(host_tracers_of(node)))
+
+
+def host_tracers_of(node: str) -> list[str]:
+    """The names of the tracers that serve a node's sessions, running or not."""
+    return _containers(f"bedrock.node={node}", "bedrock.role=host-tracer")
+
+
+def leftovers_of(node: str) -> list[str]:
+    """What a node that was stopped has left in the engine."""
+    return containers_of(node) + host_tracers_of(node)
+
+
+def _containers(*labels: str) -> list[str]:
     api = docker.from_env()
     try:
-        found = api.containers.list(all=True, filters={"label": f"bedrock.node={node}"}, ignore_removed=True)
+        found = api.containers.list(all=True, filters={"label": list(labels)}, ignore_removed=True)
         return sorted(item.name for item in found)
     finally:
         api.close()

@@ -470,7 +470,7 @@ static __always_inline int returned(__u64 registers, __s64 result)
 	if (slot < 0)
 		return 0;
 	number = number_called(registers);
-	if (thread && thread->op && thread->number != (__u32)number) {
+	if (thread && thread->op && thread->number != (__u32)number && thread->number != ANY_NUMBER) {
 		/* It is the return of another call: that of the one which is known was not seen, nor was this one's beginning. */
 		thread->op = 0;
 		count_lost(slot, BDT_CAUSE_PROBE_MISSED);

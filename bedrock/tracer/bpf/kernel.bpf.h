@@ -256,6 +256,7 @@ struct task_struct {
 	unsigned long nivcsw;
 	__u64 start_time;
 	struct signal_struct *signal;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	int exit_code;

@@ -39,9 +39,15 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		emit_string(thread, NULL, (__u64)BPF_CORE_READ(binprm, filename), FROM_KERNEL);
 	}
 	thread->path.address = 0;
+	/* A program of 32 bits returns from its own interface's execve, which has another number. */
+	thread->number = ANY_NUMBER;
 	emit_argv(task);
 	return 0;
 }
+
+/* Processes that the kernel makes for its own use, such as those that serve an io_uring: nobody forked them. */
+#define PF_IO_WORKER 0x10
+#define PF_USER_WORKER 0x4000
 
 /* Where the kernel has no number for a task in a namespace, as in that of a session it is not in, it has 0. */
 SEC("raw_tp/sched_process_fork")
@@ -60,6 +66,11 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!thread)
 		return 0;
 	level = session_at(slot)->level;
+	/*
+	 * The child is introduced once more at its own first event, when this process may have ended and another one have
+	 * taken it over.
+	 */
+	introduce(thread, child, task->tgid, BPF_CORE_READ(child, group_leader, start_time), now);
 	emit_event(thread, NULL, BDT_OP_FORK, now, number_in(BPF_CORE_READ(child, thread_pid), level),
 		   number_in(BPF_CORE_READ(child, group_leader, thread_pid), level), 0);
 	return 0;
@@ -74,7 +85,7 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 	bool is_last;
 	int slot = slot_of(task, &thread);
 
-	if (slot < 0 || !session_at(slot)->has_begun)
+	if (slot < 0 || !session_at(slot)->has_begun || task->flags & (PF_IO_WORKER | PF_USER_WORKER))
 		return 0;
 	/* One that never made a call that is traced is introduced here. */
 	thread = known_thread(task, slot, thread, now);

@@ -72,6 +72,8 @@ struct argument {
 	__u8 reserved[2];
 };
 
+#define ANY_NUMBER (~0U)
+
 /* What is kept of a thread of a session, from one of its events to the next. */
 struct thread {
 	__u32 session; /* the number of its session; 0: this was just made */
@@ -92,7 +94,7 @@ struct thread {
 	struct mapping area; /* in which the last fault was, and how often its process had changed its mappings by then */
 	__u64 area_mm;
 	__u32 area_changes;
-	__u32 number; /* of the system call */
+	__u32 number; /* of the system call; ANY_NUMBER after exec */
 	__u32 entry_tid; /* the thread's number when the call began: exec gives it the leader's */
 	__u32 piece_count;
 	__u32 text_limit; /* bytes that its text argument may have, with the NUL */

@@ -98,37 +98,34 @@ static __always_inline int slot_of(struct task_struct *task, struct thread **thr
 	return slot >= 0 && session_at(slot)->number ? slot : -1;
 }
 
-/* A thread that was not seen before: how the host's numbers and the container's belong together. */
-int __noinline introduce(struct thread *thread, __u64 now)
+/* How the host's and the container's numbers of a thread belong together, and which process made it. */
+static __always_inline void introduce(struct thread *thread, struct task_struct *task, __u32 parent, __u64 started_ns,
+				      __u64 now)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct bdt_process *record;
 	__u32 level;
 	void *ring;
 
-	if (!thread)
-		return 0;
 	level = session_at(thread->slot)->level;
 	ring = ring_for_record(thread->slot);
 	if (!ring)
-		return 0;
+		return;
 	record = bpf_ringbuf_reserve(ring, sizeof(*record), 0);
 	if (!record) {
 		count_cause(thread->slot, BDT_CAUSE_RING_FULL);
-		return 0;
+		return;
 	}
 	record->size = sizeof(*record);
 	record->type = BDT_REC_PROCESS;
-	record->tid = task->pid;
+	record->tid = BPF_CORE_READ(task, pid);
 	record->time_ns = now;
-	record->tgid = task->tgid;
-	record->parent = BPF_CORE_READ(task, real_parent, tgid);
+	record->tgid = BPF_CORE_READ(task, tgid);
+	record->parent = parent;
 	record->container_tid = number_in(BPF_CORE_READ(task, thread_pid), level);
 	record->container_pid = number_in(BPF_CORE_READ(task, group_leader, thread_pid), level);
 	bpf_probe_read_kernel(&record->comm_low, 16, &task->comm);
-	record->started_ns = thread->started_ns;
+	record->started_ns = started_ns;
 	bpf_ringbuf_submit(record, wakeup(ring, thread->slot));
-	return 0;
 }
 
 /* Make what is kept of the current thread, and introduce it. A function of its own: it runs once a thread. */
@@ -148,7 +145,7 @@ int __noinline begin_thread(__u32 slot, __u64 now)
 	thread->slot = SLOT(slot);
 	thread->session = session->number;
 	thread->started_ns = BPF_CORE_READ(task, group_leader, start_time);
-	introduce(thread, now);
+	introduce(thread, task, BPF_CORE_READ(task, real_parent, tgid), thread->started_ns, now);
 	return 0;
 }
 

@@ -34,14 +34,9 @@ static void look_after_file(struct trace *t)
 	}
 }
 
-/* Take the probes' own marks out of a record. False: what it says can't be proven, so it is not written. */
-static bool prove(struct trace *t, struct bdt_call *call)
+/* Whether a record's two probes belong together, which the marks that they set on it leave open. */
+static bool is_proven(struct trace *t, const struct bdt_call *call)
 {
-	uint32_t marks = call->flags & (SWITCHED | ENTRYLESS);
-
-	if (!marks)
-		return true;
-	call->flags &= ~marks;
 	if (nothing_missed(&t->proof, call->time_ns, call->time_ns + call->duration_ns))
 		return true;
 	t->unproven++;
@@ -50,11 +45,19 @@ static bool prove(struct trace *t, struct bdt_call *call)
 
 static int on_record(void *context, void *data, size_t size)
 {
+	const struct bdt_call *call = data;
 	struct trace *t = context;
+	struct bdt_call clean;
 
 	(void)size;
-	if (((struct bdt_string *)data)->type == BDT_REC_CALL && !prove(t, data))
-		return 0;
+	if (call->type == BDT_REC_CALL && call->flags & (SWITCHED | ENTRYLESS)) {
+		if (!is_proven(t, call))
+			return 0;
+		/* The ring can't be written to. */
+		clean = *call;
+		clean.flags &= ~(SWITCHED | ENTRYLESS);
+		data = &clean;
+	}
 	if (is_full(t->probes, &t->target))
 		/* It was on its way when the trace reached its size. */
 		t->size_lost++;
