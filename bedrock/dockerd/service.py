@@ -53,7 +53,10 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
         settings.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = await stack.enter_async_context(open_engine(own.docker_host))
         info = await engine.info()
-        tracer = await tracer_image(engine, own.bedrock_tracer_image, directory, node=own.name)
+        tracer = await tracer_image(
+            engine, own.bedrock_tracer_image, directory, node=own.name, docker_host=own.docker_host,
+            machine=str(info.get("Architecture", "")),
+        )  # fmt: skip
         watch = await stack.enter_async_context(open_watch(engine, {LABEL_NODE: own.name}))
         host_tracer = None
         if tracer.is_ours:
