@@ -11,9 +11,11 @@ from pathlib import Path
 
 from bedrock.errors import BedrockError
 from bedrock.tracer.header import c_header
+from bedrock.tracer.stack import LIMIT_BYTES, LIMIT_FRAMES, deepest_chains
 
 PACKAGES = ("clang", "libbpf-dev", "bpftool", "libelf-dev", "zlib1g-dev", "libzstd-dev", "libc6-dev", "gcc")
 SCRIPT = "build.sh"
+PROBES = "bdtrace.bpf.o"
 _TOOLS = {"clang": "clang", "bpftool": "bpftool", "gcc": "gcc"}
 _HEADERS = {"libbpf-dev": "bpf/libbpf.h", "libelf-dev": "libelf.h", "zlib1g-dev": "zlib.h", "libzstd-dev": "zstd.h"}
 # Debian keeps bpftool where only root's PATH leads to.
@@ -51,4 +53,15 @@ def compile_here() -> dict[str, bytes]:
         done = subprocess.run(["sh", str(work / SCRIPT)], capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             raise BuildFailed(f"the compiler failed:\n{done.stderr.strip()[-4000:]}")
+        check_stack((work / PROBES).read_bytes())
         return {path.name: path.read_bytes() for path in sorted((work / "out").iterdir())}
+
+
+def check_stack(probes: bytes) -> None:
+    """Raise :class:`BuildFailed` where a chain of calls in the probes takes more than every kernel has room for."""
+    for chain in deepest_chains(probes):
+        if chain.stack_bytes > LIMIT_BYTES or len(chain.functions) > LIMIT_FRAMES:
+            raise BuildFailed(
+                f"a chain of calls in the probes takes {chain.stack_bytes} bytes of stack in {len(chain.functions)} frames "
+                f"(kernels before 6.13 have {LIMIT_BYTES} and {LIMIT_FRAMES}): {chain}"
+            )
