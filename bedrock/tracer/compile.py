@@ -62,6 +62,6 @@ def check_stack(probes: bytes) -> None:
     for chain in deepest_chains(probes):
         if chain.stack_bytes > LIMIT_BYTES or len(chain.functions) > LIMIT_FRAMES:
             raise BuildFailed(
-                f"a chain of calls in the probes takes {chain.stack_bytes} bytes of stack in {len(chain.functions)} frames "
+                f"a chain of calls in the probes takes {chain.stack_bytes} bytes and {len(chain.functions)} frames "
                 f"(kernels before 6.13 have {LIMIT_BYTES} and {LIMIT_FRAMES}): {chain}"
             )

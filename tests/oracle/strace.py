@@ -157,6 +157,9 @@ class _ThreadReader:
         if match["name"] == "_llseek":
             del arguments[2]  # where the kernel puts the result
         if name is None:
+            if match["name"].startswith("mmap") and match["error"] is None:
+                # Memory without a file has taken the place of what was mapped there.
+                self._mapped.discard(int(match["result"], 0))
             return None
         shown = _Arguments(self, name, arguments, is_good=match["error"] is None)
         facts = dict(shown.facts())

@@ -51,7 +51,13 @@ def without_witness(ours: Mapping[int, list[Call]], theirs: Mapping[int, Sequenc
 
 def _calls(events: list[Event]) -> Iterator[Call]:
     source: Event | None = None
+    piece: Event | None = None
     for event in events:
+        if event.op in {"munmap", "msync"}:
+            # One record for each mapping that it concerns; strace shows the call.
+            if piece is not None and (piece.op, piece.t_ns) == (event.op, event.t_ns):
+                continue
+            piece = event
         if event.op not in MOVES:
             yield Call(event.op, _facts(event), format_event(event))
         elif not event.to_file:

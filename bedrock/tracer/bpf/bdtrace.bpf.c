@@ -239,7 +239,7 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
  * A call that returns without having been entered: a seccomp filter has answered it instead of the kernel, which says so
  * to nobody else. Or the kernel left the probe out, which the loader finds out. False: it is not traced.
  */
-static __always_inline int enter_late(__u32 slot, __u64 registers, __u64 number)
+static __always_inline int enter_late(__u32 slot, __u64 registers, __u64 number, __s64 result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct session *session = session_at(slot);
@@ -253,7 +253,7 @@ static __always_inline int enter_late(__u32 slot, __u64 registers, __u64 number)
 		return 0;
 	op = op_called(task, number);
 	/* A child begins with the return of the call that made it. */
-	if (!op || op == BDT_OP_FORK || !may_be_wanted(session, op))
+	if (!op || (op == BDT_OP_FORK && result >= 0) || !may_be_wanted(session, op))
 		return 0;
 	now = bpf_ktime_get_ns();
 	thread = bpf_task_storage_get(&threads, task, NULL, 0);
@@ -476,7 +476,7 @@ static __always_inline int returned(__u64 registers, __s64 result)
 		count_lost(slot, BDT_CAUSE_PROBE_MISSED);
 	}
 	if (!thread || !thread->op) {
-		if (!enter_late(slot, registers, number))
+		if (!enter_late(slot, registers, number, result))
 			return 0;
 		thread = bpf_task_storage_get(&threads, task, NULL, 0);
 		/* Where the filter has sent a signal instead of an answer, the registers are as they were. */

@@ -83,7 +83,7 @@ static __always_inline long step(__u32 index, struct walk *walk)
 
 LOOP(step, walk)
 
-#define PIDFD_NAME "pidfd"
+#define PIDFD_NAME "[pidfd]"
 
 /*
  * The path of what never had one, such as memory that is shared: a name alone, if that. False: it is not of this kind.
