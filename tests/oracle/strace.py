@@ -138,7 +138,7 @@ class _ThreadReader:
         self.positions = Positions(is_alone=is_alone)
         self._directory: str | None = None
         self._root = ""
-        self._mapped: set[int] = set()
+        self._mapped: dict[int, Fact] = {}  # address and size of the file mappings that this thread made
 
     def read(self, line: str) -> Call | None:
         """The call in a line; None for what Bedrock does not trace. Raises AssertionError where it can't be read."""
@@ -159,7 +159,7 @@ class _ThreadReader:
         if name is None:
             if match["name"].startswith("mmap") and match["error"] is None:
                 # Memory without a file has taken the place of what was mapped there.
-                self._mapped.discard(int(match["result"], 0))
+                self._mapped.pop(int(match["result"], 0), None)
             return None
         shown = _Arguments(self, name, arguments, is_good=match["error"] is None)
         facts = dict(shown.facts())
@@ -189,22 +189,22 @@ class _ThreadReader:
         elif name == "chroot":
             self._root = str(path)
         elif name == "mmap" and isinstance(facts["result"], int):
-            self._mapped.add(facts["result"])
+            self._mapped[facts["result"]] = facts["requested"]
         elif name == "execve":
             self._mapped.clear()
 
     def _may_be_untraced(self, name: str, facts: dict[str, Fact]) -> bool:
         """Only memory that a file is mapped to is traced, and strace does not show what is mapped at an address.
 
-        A whole mapping that this thread has made itself is known, unless something was mapped over it.
+        A whole mapping that this thread has made itself is known.
         """
         if name != "munmap":
             return name == "msync"
         address = facts["arg"]
-        if address in self._mapped and facts.get("error") is None:
-            self._mapped.discard(address)
-            return False
-        return True
+        if not isinstance(address, int) or facts.get("error") is not None:
+            return True
+        size = self._mapped.pop(address, None)
+        return size is None or size != facts["requested"]
 
 
 class _Arguments:
