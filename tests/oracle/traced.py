@@ -55,7 +55,7 @@ def _calls(events: list[Event]) -> Iterator[Call]:
     for event in events:
         if event.op in {"munmap", "msync"}:
             # One record for each mapping that it concerns; strace shows the call.
-            if piece is not None and (piece.op, piece.t_ns) == (event.op, event.t_ns):
+            if piece is not None and (piece.op, piece.t_ns) == (event.op, event.t_ns) and piece.arg != event.arg:
                 continue
             piece = event
         if event.op not in MOVES:
