@@ -12,18 +12,9 @@ from bedrock.settings import all_settings, example_config
 from bedrock.trace.events import COLUMNS
 from bedrock.trace.export import FORMS
 from bedrock.tracer import format as format_module
-from bedrock.tracer.format import (
-    CAUSES,
-    CLASSES,
-    DROPPING,
-    FILE_HEADER,
-    LAYOUT,
-    VERSION,
-    CallFlag,
-    Field,
-    Op,
-    TextFlag,
-)
+from bedrock.tracer.causes import CAUSES, DROPPING
+from bedrock.tracer.format import FILE_HEADER, LAYOUT, VERSION, CallFlag, Field, TextFlag
+from bedrock.tracer.operations import CLASSES, Op
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,11 +16,11 @@ from bedrock.tracer.format import (
     VERSION,
     CallFlag,
     Mode,
-    Op,
     RecordType,
     TextFlag,
     dtype_of,
 )
+from bedrock.tracer.operations import Op
 
 HAS_FILE = CallFlag.HAS_FILE
 WITH_OFFSET = CallFlag.HAS_FILE | CallFlag.HAS_OFFSET

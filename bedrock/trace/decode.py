@@ -28,11 +28,11 @@ from bedrock.tracer.format import (
     VERSION,
     CallFlag,
     Mode,
-    Op,
     RecordType,
     TextFlag,
     dtype_of,
 )
+from bedrock.tracer.operations import Op
 
 _TYPES = {kind: dtype_of(fields) for kind, fields in LAYOUT.items()}
 _HEADER = dtype_of(FILE_HEADER)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
 from bedrock.trace.names import Names, Rows, read_rows
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.tracer.format import CallFlag
+from bedrock.tracer.operations import Op
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 # name, type, meaning: the schema of every export.

@@ -24,7 +24,7 @@ from bedrock.trace.decode import Trace
 from bedrock.trace.events import COLUMNS, SCHEMA, Event, batch_of, events_of
 from bedrock.trace.json_lines import json_lines
 from bedrock.trace.names import Names, program_name, read_rows
-from bedrock.tracer.format import CLASSES
+from bedrock.tracer.operations import CLASSES
 
 # How much is gathered before it is handed on.
 _PIECE_BYTES = 256 << 10

@@ -27,7 +27,8 @@ from bedrock.trace.decode import (
     text_of,
 )
 from bedrock.trace.files import Files, Told
-from bedrock.tracer.format import CallFlag, Mode, Op, RecordType, TextFlag
+from bedrock.tracer.format import CallFlag, Mode, RecordType, TextFlag
+from bedrock.tracer.operations import Op
 
 _WITH_STRINGS = np.zeros(256, bool)
 for _op in Op:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from bedrock.trace.columns import NONE
 from bedrock.trace.names import Names, Rows
 from bedrock.trace.summary import READS, WRITES, is_one_of
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.tracer.format import CallFlag
+from bedrock.tracer.operations import Op
 
 # Darshan's bins of access sizes, in bytes: the upper bounds, each still inside its bin.
 SIZE_BOUNDS = [100, 1_000, 10_000, 100_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000, 1_000_000_000]

@@ -17,7 +17,8 @@ from bedrock.trace.export import about_session
 from bedrock.trace.names import Names, read_rows
 from bedrock.trace.patterns import Accesses, FilePattern, PatternAdder, SlowCall, Timeline
 from bedrock.trace.summary import READS, WRITES, Adder, FileUse, TraceSummary, is_one_of
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.tracer.format import CallFlag
+from bedrock.tracer.operations import Op
 
 PLOTTED_FILES = 16
 _MAX_SEGMENTS = 2_000

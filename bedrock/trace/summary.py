@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import FileTotal, OpTotal, Trace
 from bedrock.trace.names import Names, Rows, read_rows
-from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, Op, RecordType
+from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, RecordType
+from bedrock.tracer.operations import Op
 
 OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)
 READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2, Op.URING_READ, Op.AIO_READ)

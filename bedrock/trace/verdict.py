@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from bedrock.model import TraceState, Verdict
-from bedrock.tracer.format import CAUSES, DROPPING, Cause, Mode
+from bedrock.tracer.causes import CAUSES, DROPPING, Cause
+from bedrock.tracer.format import Mode
 
 
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):

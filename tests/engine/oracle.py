@@ -16,7 +16,7 @@ from debian_image import debian_image
 
 from bedrock.trace.events import Event
 from bedrock.tracer import compile
-from bedrock.tracer.format import Op
+from bedrock.tracer.operations import Op
 
 PACKAGES = ["strace", "fio", "sqlite3", "git", "python3-minimal", "busybox-static", *compile.PACKAGES]
 

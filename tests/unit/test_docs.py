@@ -9,7 +9,9 @@ import pytest
 from make_reference import pages
 
 from bedrock.api.metrics import ApiMetrics
-from bedrock.tracer.format import LAYOUT, CallFlag, Cause, Op, RecordType
+from bedrock.tracer.causes import Cause
+from bedrock.tracer.format import LAYOUT, CallFlag, RecordType
+from bedrock.tracer.operations import Op
 
 _ROOT = Path(__file__).parent.parent.parent
 _REFERENCE = _ROOT / "docs" / "reference"

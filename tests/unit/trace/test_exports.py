@@ -20,7 +20,8 @@ from bedrock.errors import InvalidInput
 from bedrock.trace.decode import TraceError
 from bedrock.trace.events import COLUMNS, read_events
 from bedrock.trace.export import Format, export, parse_format
-from bedrock.tracer.format import Op, RecordType
+from bedrock.tracer.format import RecordType
+from bedrock.tracer.operations import Op
 
 ABOUT = {"id": "01", "trace": {"state": "lossy", "lost": {"ring_full": 3}}}
 

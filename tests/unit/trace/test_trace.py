@@ -28,12 +28,12 @@ from bedrock.tracer.format import (
     VERSION,
     CallFlag,
     Mode,
-    Op,
     RecordType,
     TextFlag,
     dtype_of,
 )
 from bedrock.tracer.header import c_header
+from bedrock.tracer.operations import Op
 
 
 def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
