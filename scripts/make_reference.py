@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from bedrock.cli import main
 from bedrock.settings import all_settings, example_config
-from bedrock.trace.events import COLUMNS
 from bedrock.trace.export import FORMS
+from bedrock.trace.schema import COLUMNS
 from bedrock.tracer import format as format_module
 from bedrock.tracer.causes import CAUSES, DROPPING
 from bedrock.tracer.format import FILE_HEADER, LAYOUT, VERSION, CallFlag, Field, TextFlag

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -176,6 +175,7 @@ def _print_events(path: Path, as_json: bool) -> None:
 
 
 def _print_summary(content: bytes) -> None:
+    from bedrock.trace.errnos import error_name
     from bedrock.trace.summary import TraceSummary
 
     summary = msgspec.json.decode(content, type=TraceSummary)
@@ -197,7 +197,7 @@ def _print_summary(content: bytes) -> None:
     columns = ["FILE", "OPENS", "READS", "READ", "WRITES", "WRITTEN", "MAPS", "FAULTS", "FIRST s", "LAST s"]
     print_table(columns, rows, right=columns[1:])
     for failed in summary.failed_opens:
-        name = errno.errorcode.get(failed.errno, str(failed.errno))
+        name = error_name(failed.errno)
         click.echo(f"could not be opened: {failed.path} ({name}, {failed.count} times)")
 
 

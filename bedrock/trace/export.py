@@ -21,9 +21,10 @@ import pyarrow.parquet
 from bedrock.errors import InvalidInput
 from bedrock.model import Session
 from bedrock.trace.decode import Trace
-from bedrock.trace.events import COLUMNS, SCHEMA, Event, batch_of, events_of
+from bedrock.trace.events import Event, batch_of, events_of, marks_of
 from bedrock.trace.json_lines import json_lines
 from bedrock.trace.names import Names, program_name, read_rows
+from bedrock.trace.schema import COLUMNS, SCHEMA
 from bedrock.tracer.operations import CLASSES
 
 # How much is gathered before it is handed on.
@@ -84,8 +85,8 @@ def about_session(session: Session) -> dict[str, Any]:
 def export(path: Path, wanted: Format, about: dict[str, Any]) -> Iterator[bytes]:
     """Yield the trace at ``path`` in a format, piece by piece, in bounded memory.
 
-    ``about`` is written into it. Raises :class:`bedrock.trace.decode.TraceError`, before the first piece if the file is
-    no trace at all.
+    ``about`` is written into it. Raises :class:`bedrock.trace.layouts.TraceError`, before the first piece if the file
+    is no trace at all.
     """
     trace = Trace(path)
     about = {**about, "realtime_offset_ns": trace.realtime_offset_ns}
@@ -196,7 +197,7 @@ def _arrow(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Name
 
 
 _CLASS_OF = {op.name.lower(): name for name, ops in CLASSES.items() for op in ops}
-_INSTANT = {"fork", "exit", "fault", "page_in"}
+_INSTANT = {"fork", "exit", "fault", "fault_failed", "page_in", "core_dump"}
 
 
 def _chrome(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) -> Iterator[bytes]:
@@ -221,15 +222,17 @@ def _chrome(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Nam
 
 
 def _chrome_event(event: Event) -> dict[str, Any]:
-    given = ("path", "raw", "second", "argv", "fd", "offset", "requested", "result", "error", "from_device", "denied",
-             "unfinished")  # fmt: skip
+    given = ("path", "raw", "second", "argv", "fd", "file", "offset", "requested", "result", "error")
     shown: dict[str, Any] = {
         "name": event.op,
         "cat": _CLASS_OF.get(event.op, "process"),
         "pid": event.pid,
         "tid": event.tid,
         "ts": event.t_ns / 1e3,
-        "args": {name: value for name in given if (value := getattr(event, name)) is not None and value is not False},
+        "args": {
+            **{name: value for name in given if (value := getattr(event, name)) is not None},
+            **dict.fromkeys(marks_of(event), True),
+        },
     }
     if event.op in _INSTANT:
         return {**shown, "ph": "i", "s": "t"}
@@ -264,6 +267,7 @@ def _v1_line(event: Event, offset_ns: int) -> bytes:
     at_ns = event.t_ns + offset_ns
     given = ("fd", "path", "raw", "second", "argv", "offset", "requested")
     values = [f"{name}={json.dumps(getattr(event, name))}" for name in given if getattr(event, name) is not None]
+    values += [f"{name}=true" for name in marks_of(event)]
     values.append(f"err={event.error}" if event.error is not None else f"ret={_or_unknown(event.result)}")
     values.append(f"dur={event.duration_ns}")
     process = f"pid={event.pid} tid={event.tid} proc={json.dumps(program_name(event.program))}"
