@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,6 @@ def export(path: Path, wanted: Format, about: dict[str, Any]) -> Iterator[bytes]
     is no trace at all.
     """
     trace = Trace(path)
-    about = {**about, "realtime_offset_ns": trace.realtime_offset_ns}
     writers: dict[Format, Callable[[Iterator[pa.RecordBatch], dict[str, Any], Names], Iterator[bytes]]] = {
         Format.JSONL: _jsonl,
         Format.CSV: _csv,
@@ -98,9 +98,19 @@ def export(path: Path, wanted: Format, about: dict[str, Any]) -> Iterator[bytes]
         Format.CHROME: _chrome,
         Format.V1: _v1,
     }
-    names = Names()
-    batches = (batch_of(rows, names) for rows in read_rows(trace, names) if len(rows.calls))
-    return writers[wanted](batches, about, names)
+
+    def stream() -> Iterator[bytes]:
+        start, names = trace.start(), Names()
+        known = {
+            **about,
+            # It is in the session's verdict, too; this is what the trace itself says.
+            "unsupported": [] if start is None else start.unsupported,
+            "realtime_offset_ns": trace.realtime_offset_ns,
+        }
+        batches = (batch_of(rows, names) for rows in read_rows(trace, names) if len(rows.calls))
+        yield from writers[wanted](batches, known, names)
+
+    return stream()
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -130,11 +140,32 @@ _CSV_SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+# A spreadsheet runs a cell that begins with one of these (also in its full width), unless it is a number.
+_FORMULA = re.compile("^[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+_AFTER_SEPARATOR = re.compile(rb"(?<=[,;])[=+\-@]")
+
+
+def _as_text(cell: str | None) -> str | None:
+    """A text that no spreadsheet takes for a formula: what makes it one is escaped as other bytes of names are."""
+    if cell is None:
+        return None
+    return _FORMULA.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), cell)
+
+
+def _texts_only(column: pa.Array) -> pa.Array:
+    """A column of texts, each of which is read as a text."""
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    texts = pa.array([_as_text(text) for text in coded.dictionary.to_pylist()], pa.string())
+    return texts.take(coded.indices)
+
+
 def _csv(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) -> Iterator[bytes]:
     sink = pa.BufferOutputStream()
     writer = pa.csv.CSVWriter(sink, _CSV_SCHEMA)
     writer.close()
-    yield b"# " + msgspec.json.encode(about) + b"\n" + sink.getvalue().to_pybytes()
+    # To a spreadsheet the first line has cells, too. None of these characters follows a comma outside of a JSON string.
+    first = _AFTER_SEPARATOR.sub(lambda found: b"\\u%04x" % found[0][0], msgspec.json.encode(about))
+    yield b"# " + first + b"\n" + sink.getvalue().to_pybytes()
     options = pa.csv.WriteOptions(include_header=False)
     for batch in batches:
         columns = []
@@ -142,7 +173,7 @@ def _csv(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names)
             column = batch.column(field.name)
             if field.name in _LISTS:
                 column = pa.array([None if words is None else json.dumps(words) for words in column.to_pylist()])
-            columns.append(column.cast(field.type))
+            columns.append(_texts_only(column) if pa.types.is_string(field.type) else column.cast(field.type))
         sink = pa.BufferOutputStream()
         with pa.csv.CSVWriter(sink, _CSV_SCHEMA, write_options=options) as rows:
             rows.write_batch(pa.RecordBatch.from_arrays(columns, schema=_CSV_SCHEMA))

@@ -145,14 +145,14 @@ class Names:
         is_path = _SECOND_IS_PATH[calls["op"]]
         second_base[second_raw == NONE] = NONE
         second = np.where(is_path, self._resolve(second_base, second_raw, is_path), second_raw)
-        self._directories.learn(calls, raw, path)
-        changes = changes_of(calls, (path, second, raw, second_raw), file, self._raw_texts)
+        process = np.array([*(known.process for known in self.tasks), NONE], np.int64)[task]
+        self._directories.learn(calls, raw, path, process)
+        changes = changes_of(calls, (path, second, raw, second_raw), (file, process), self._raw_texts)
         moved = self._follow(sightings, changes, block.header.first_call)
         if moved:
             _, path_now = self._name_files(calls, self.files.rename(told, moved), index)
             path[has_file] = path_now[has_file]
         failed, failed_earlier = self._failed_faults.read(calls, file)
-        process = np.array([*(known.process for known in self.tasks), NONE], np.int64)[task]
         return Rows(
             calls, file, path, raw, second, second_raw, task, process, self._vectors(calls), calls.failed | failed,
             failed_earlier, notes,
@@ -174,8 +174,8 @@ class Names:
                 next_one = next(seen, None)
             path, second = change.path, change.second
             if not tree.knows(path) and change.file == NONE:
-                path = self._directories.real(path)
-                second = NONE if second == NONE else self._directories.real(second)
+                path = self._directories.real(path, change.process)
+                second = NONE if second == NONE else self._directories.real(second, change.process)
             match change.kind:
                 case ChangeKind.REMOVE:
                     tree.remove(path)

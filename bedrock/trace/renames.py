@@ -34,27 +34,29 @@ class ChangeKind(enum.Enum):
 
 
 class Change(NamedTuple):
-    """One change: the call's place in its block, the two paths (or NONE), and the file that a link is of (or NONE)."""
+    """One change: the call's place in its block, its paths, its file and its process; what there is not is NONE."""
 
     row: int
     kind: ChangeKind
     path: int
     second: int
     file: int
+    process: int
 
 
 def changes_of(
-    calls: Calls, texts: tuple[NDArray[np.int64], ...], file: NDArray[np.int64], raws: list[bytes]
+    calls: Calls, texts: tuple[NDArray[np.int64], ...], subjects: tuple[NDArray[np.int64], ...], raws: list[bytes]
 ) -> list[Change]:
     """The changes that succeeded, in order, as far as it is certain what they changed.
 
     ``texts`` are four numbers for each call, or NONE: its path, its second path, and the two as they were given;
-    ``raws`` has the bytes of each number. ``file`` has the number of each call's file, or NONE.
+    ``raws`` has the bytes of each number. ``subjects`` are the numbers of its file and of its process.
     """
     is_change = _CHANGES[calls["op"]]
     if not is_change.any():
         return []
     path, second, *given = texts
+    file, process = subjects
     chosen = is_change & ~calls.failed & ((calls["flags"] & _UNCERTAIN) == 0) & (path != NONE)
     changes = []
     for row in np.flatnonzero(chosen).tolist():
@@ -62,7 +64,7 @@ def changes_of(
         if kind is not ChangeKind.REMOVE and second[row] == NONE:
             continue
         if not any(text[row] != NONE and _turns_back(raws[text[row]]) for text in given):
-            changes.append(Change(row, kind, int(path[row]), int(second[row]), int(file[row])))
+            changes.append(Change(row, kind, *(int(column[row]) for column in (path, second, file, process))))
     return changes
 
 
@@ -86,32 +88,36 @@ class RealDirectories:
     """What directories are really called that programs reach through symbolic links.
 
     The paths of calls are put together as text and links in them are not followed, while the paths of files are the
-    kernel's own. An open shows both: where only the directories differ, the one is the other.
+    kernel's own. An open shows both: where only the directories differ, the one is the other. Where the longer one ends
+    like the other (``/usr/bin`` and ``/bin``) the process may also have another root, so that says nothing of others.
     """
 
     def __init__(self, intern: Callable[[bytes], int], raws: list[bytes]) -> None:
         self._intern = intern
         self._raws = raws
-        self._real: dict[bytes, bytes] = {}
+        self._real: dict[tuple[int, bytes], bytes] = {}  # by process, or NONE for all, and directory
 
-    def learn(self, calls: Calls, raw: NDArray[np.int64], path: NDArray[np.int64]) -> None:
-        """Take in the opens of a block; ``raw`` and ``path`` are those of its calls."""
+    def learn(self, calls: Calls, raw: NDArray[np.int64], path: NDArray[np.int64], process: NDArray[np.int64]) -> None:
+        """Take in the opens of a block; ``raw``, ``path`` and ``process`` are those of its calls."""
         op = calls["op"]
         opens = np.flatnonzero((op >= Op.OPEN) & (op <= Op.CREAT) & (raw != NONE) & (path != NONE) & (raw != path))
         if not len(opens):
             return
-        for pair in codes_of(raw[opens] << 32 | path[opens])[0].tolist():
+        pairs, codes = codes_of(raw[opens] << 32 | path[opens])
+        one_of = np.empty(len(pairs), np.int64)
+        one_of[codes] = process[opens]
+        for pair, opener in zip(pairs.tolist(), one_of.tolist(), strict=True):
             given, found = self._raws[pair >> 32], self._raws[pair & 0xFFFFFFFF]
             if not given.startswith(b"/"):
                 continue
             given_directory, _, given_name = posixpath.normpath(given).rpartition(b"/")
             directory, _, name = found.rpartition(b"/")
-            # One that ends alike is that of a process with another root, which says nothing about others.
-            if name == given_name and not directory.endswith(given_directory):
-                self._real[given_directory] = directory
+            if name == given_name and directory != given_directory:
+                whose = opener if directory.endswith(given_directory) else NONE
+                self._real[whose, given_directory] = directory
 
-    def real(self, path: int) -> int:
-        """A path with its directory as it is really called."""
+    def real(self, path: int, process: int) -> int:
+        """A path, as a process names it, with its directory as that is really called."""
         directory, _, name = self._raws[path].rpartition(b"/")
-        found = self._real.get(directory)
+        found = self._real.get((NONE, directory)) or self._real.get((process, directory))
         return path if found is None else self._intern(found + b"/" + name)

@@ -139,6 +139,11 @@ class Adder:
         self._add_ops(rows, failed, to_file)
         self._add_files(rows, failed, is_read, is_write)
         self._add_processes(rows, failed, is_read, is_write)
+        # These were added up as successes, with their own block.
+        self._ops["errors"][Op.FAULT] += len(rows.failed_earlier)
+        for number in rows.failed_earlier:
+            self._counts["faults"][number] -= 1
+            self._counts["others"][number] += 1
         for row in np.flatnonzero(is_one_of(op, OPENS) & failed & (rows.path != NONE)).tolist():
             self._failed[int(rows.path[row]), -int(result[row])] += 1
         for row, argv in rows.argv.items():
@@ -187,10 +192,6 @@ class Adder:
         kinds["device_reads"] = (op == Op.PAGE_IN) | ((flags & CallFlag.DEVICE) != 0) & is_read[chosen]
         for name, mask in kinds.items():
             self._counts[name] += np.bincount(file[mask], minlength=count)
-        self._ops["errors"][Op.FAULT] += len(rows.failed_earlier)
-        for number in rows.failed_earlier:
-            self._counts["faults"][number] -= 1
-            self._counts["others"][number] += 1
         self._counts["read_bytes"] += _sums(file[kinds["reads"]], result[kinds["reads"]], count)
         self._counts["written_bytes"] += _sums(file[kinds["writes"]], result[kinds["writes"]], count)
         np.minimum.at(self._first, file, times)
