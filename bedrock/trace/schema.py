@@ -21,13 +21,13 @@ class Column(NamedTuple):
 MARKS: dict[CallFlag, Column] = {
     flag: Column(name, pa.bool_(), meaning)
     for flag, name, meaning in (
-        (CallFlag.APPEND, "append", "the file was open to append: a write went to its end, wherever offset is"),
+        (CallFlag.APPEND, "append", "the file was open to append: a write went to its end, whatever offset was given"),
         (CallFlag.OFFSET_SHARED, "offset_shared", "somebody else moved the file's position during the call"),
         (CallFlag.TO_FILE, "to_file", "of sendfile, copy_file_range, splice: this is the side that was written to"),
         (
             CallFlag.DEVICE,
             "from_device",
-            "of a read: the page cache did not have it all; but for holes the rest came from the device",
+            "of a read: the page cache alone did not serve it; pages were brought in while it ran",
         ),
         (CallFlag.FOR_WRITE, "for_write", "of a fault: the page was written to, and the file with it unless private"),
         (
