@@ -24,9 +24,15 @@ def select_files(summary: TraceSummary, paths: Iterable[str]) -> TraceSummary:
 
 
 def select_events(events: Iterable[Event], summary: TraceSummary, paths: Iterable[str]) -> Iterator[Event]:
-    """The calls on files of which any name, at any time, is at or below one of the paths, or that were given such."""
+    """The calls on files of which any name, at any time, is at or below one of the paths, and those given such a name.
+
+    A call that gives no file, such as the removal of a name, is shown for each name of the files that were found.
+    """
     paths = list(paths)
-    found = {use.file for use in select_files(summary, paths).files}
+    uses = select_files(summary, paths).files
+    found = {use.file for use in uses}
+    names = {name for use in uses for name in (use.path, *use.aliases)}
     for event in events:
-        if event.file in found or is_at_or_below(event.path, paths) or is_at_or_below(event.second, paths):
+        is_named = event.file is None and (event.path in names or event.second in names)
+        if event.file in found or is_named or is_at_or_below(event.path, paths) or is_at_or_below(event.second, paths):
             yield event

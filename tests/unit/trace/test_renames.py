@@ -193,12 +193,13 @@ def test_what_a_process_with_another_root_opens_says_nothing_of_others(write: Ca
 
 def test_any_name_finds_a_file_and_its_calls(write: Callable[..., Path]) -> None:
     script = Script().opened("/d/x.tmp", 9).written(9, 5).changed(Op.RENAME, "/d/x.tmp", "/e/x").written(9, 6)
+    script.changed(Op.LINK, "/e/x", "/f").changed(Op.UNLINK, "/f", result=0)
     path = write(script.opened("/other", 10).written(10, 7).whole())
     summary = summarise(path)
     for wanted in ("/d/x.tmp", "/e/x", "/d", "/e/", "/d/x.tmp/"[:-1]):
-        assert names_of(select_files(summary, [wanted])) == {"/e/x": ["/d/x.tmp"]}
-        found = [event.result for event in select_events(read_events(path), summary, [wanted])]
-        assert found == [3, 5, 0, 6]
+        assert names_of(select_files(summary, [wanted])) == {"/e/x": ["/d/x.tmp", "/f"]}
+        found = [event.op for event in select_events(read_events(path), summary, [wanted])]
+        assert found == ["openat", "write", "rename", "write", "link", "unlink"]
     assert select_files(summary, ["/e/x.t"]).files == []
 
 
