@@ -15,7 +15,7 @@ from bedrock.trace.files import Sighting
 
 # How many names may move because a directory above them does; whoever renames a large one all day gets no further. The
 # names that were known until then stay, as other names of their files.
-_MAX_MOVED_BELOW = 1 << 20
+_MAX_MOVED_BELOW = 1 << 18
 
 
 class Held(NamedTuple):

@@ -89,10 +89,11 @@ def test_a_generation_that_comes_back_is_the_file_that_it_was(write: Callable[..
             file("/a", inode=9, link=1, generation=5), read(1, link=1),
             file("/b", inode=9, link=2, generation=6), read(2, link=2),
             file("/a", inode=9, link=1, generation=5), read(3, link=1), read(4, link=2),
+            file("/b", inode=9, generation=6), read(5), file("/a", inode=9, generation=5), read(6),
         ],
         per_block=per_block,
     )  # fmt: skip
-    assert [event.file for event in read_events(path)] == [0, 1, 0, 1]
+    assert [event.file for event in read_events(path)] == [0, 1, 0, 1, 1, 0]
 
 
 @each_block_size
