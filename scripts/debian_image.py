@@ -1,4 +1,8 @@
-"""Images of Debian for tests and benchmarks: made by debootstrap from the packages that this host itself uses."""
+"""Images of Debian for tests and benchmarks: made by mmdebstrap from the packages that this host itself uses.
+
+The packages are one layer and everything else is a second one on top, so that a change of a test's program does not
+install the packages again. Both stay with the engine, under names made of all that went into them.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,16 @@ import docker
 import docker.errors
 
 _SUITE = "bookworm"
+_OPTIONS = (
+    "--mode=root",
+    "--variant=minbase",
+    "--dpkgopt=force-unsafe-io",
+    *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")),
+)
 
 
 class ImageError(Exception):
-    """The image can't be made; the text holds what debootstrap said."""
+    """The image can't be made; the text holds what mmdebstrap said."""
 
 
 def debian_image(
@@ -26,48 +36,78 @@ def debian_image(
     *,
     programs: Mapping[str, bytes],
     files: Callable[[Path], None] = lambda _: None,
-    revision: int = 1,
 ) -> str:
     """Return the name of an image with ``packages``, ``programs`` in /usr/local/bin, and what ``files`` puts in /srv.
 
-    It stays with the engine, so that the next run has it; its tag is made of all that goes into it, and of
-    ``revision``, which is to be raised when ``files`` changes. ``directory`` is for what is in the making.
+    ``directory`` is for what is in the making. ``files`` is called every time, and what it makes must not change from
+    one call to the next.
     """
-    wanted = sorted(packages)
-    ingredients = repr((wanted, sorted(programs.items()), _SUITE, revision))
-    tag = hashlib.sha256(ingredients.encode()).hexdigest()[:12]
+    layer = directory / "layer"
+    bin_directory = layer / "usr/local/bin"
+    bin_directory.mkdir(parents=True)
+    for program, content in programs.items():
+        (bin_directory / program).write_bytes(content)
+        (bin_directory / program).chmod(0o755)
+    (layer / "srv").mkdir()
+    files(layer / "srv")
     client = docker.from_env(timeout=300)
     try:
-        client.images.get(f"{repository}:{tag}")
-    except docker.errors.ImageNotFound:
-        root = directory / "root"
-        _bootstrap(root, wanted)
-        for program, content in programs.items():
-            path = root / "usr/local/bin" / program
-            path.write_bytes(content)
-            path.chmod(0o755)
-        files(root / "srv")
-        archive = directory / "root.tar"
-        subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
-        client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
-        archive.unlink()
-        shutil.rmtree(root)
+        base = _base_image(client, repository, sorted(packages), directory)
+        name = f"{repository}:{_digest(base, *_content(layer))}"
+        if not _is_present(client, name):
+            context = directory / "context"
+            context.mkdir()
+            subprocess.run(["tar", "-C", str(layer), "-cf", str(context / "layer.tar"), "."], check=True)
+            (context / "Dockerfile").write_text(f"FROM {base}\nADD layer.tar /\n")
+            client.images.build(path=str(context), tag=name, rm=True)
+            shutil.rmtree(context)
     finally:
         client.close()
+    shutil.rmtree(layer)
+    return name
+
+
+def _base_image(client: docker.DockerClient, repository: str, packages: list[str], directory: Path) -> str:
+    repository = f"{repository}-packages"
+    tag = _digest(_SUITE, *_OPTIONS, *packages)
+    if not _is_present(client, f"{repository}:{tag}"):
+        archive = directory / "root.tar"
+        _bootstrap(archive, packages)
+        client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+        archive.unlink()
     return f"{repository}:{tag}"
 
 
-def _bootstrap(root: Path, packages: list[str]) -> None:
-    if shutil.which("debootstrap") is None:
-        subprocess.run(["apt-get", "install", "-y", "-qq", "debootstrap"], check=True, capture_output=True)
+def _is_present(client: docker.DockerClient, name: str) -> bool:
+    try:
+        client.images.get(name)
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+def _digest(*ingredients: str) -> str:
+    return hashlib.sha256(repr(ingredients).encode()).hexdigest()[:12]
+
+
+def _content(root: Path) -> list[str]:
+    """Every file below a directory, with a digest of what is in it."""
+    return [
+        f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    ]
+
+
+def _bootstrap(archive: Path, packages: list[str]) -> None:
+    if shutil.which("mmdebstrap") is None:
+        subprocess.run(["apt-get", "install", "-y", "-qq", "mmdebstrap"], check=True, capture_output=True)
     done = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", _SUITE, str(root), *_mirror()],
+        ["mmdebstrap", *_OPTIONS, f"--include={','.join(packages)}", _SUITE, str(archive), *_mirror()],
         capture_output=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise ImageError(f"debootstrap failed: {done.stdout[-2000:].decode()}")
-    for path in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
-        shutil.rmtree(root / path, ignore_errors=True)
+        raise ImageError(f"mmdebstrap failed: {done.stderr[-2000:].decode()}")
 
 
 def _mirror() -> list[str]:

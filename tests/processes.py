@@ -88,7 +88,7 @@ class Fleet:
         self.data_dir = directory / "data"
         self.http_port, self.socket_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
-        self._environment = {
+        self.environment = {
             "BEDROCK_DATA_DIR": str(self.data_dir),
             "BEDROCK_API_HTTP_PORT": str(self.http_port),
             "BEDROCK_API_SOCKET_PORT": str(self.socket_port),
@@ -99,7 +99,7 @@ class Fleet:
 
     def process(self, module: str, *arguments: str, name: str | None = None) -> Process:
         log = self.directory / f"{name or module.removeprefix('bedrock.')}.log"
-        process = Process(module, list(arguments), log, self._environment)
+        process = Process(module, list(arguments), log, self.environment)
         self._started.append(process)
         return process
 
@@ -117,7 +117,7 @@ class Fleet:
         return subprocess.run(
             [sys.executable, "-m", "bedrock", *arguments],
             capture_output=True,
-            env={**os.environ, **self._environment},
+            env={**os.environ, **self.environment},
             timeout=timeout_s,
             check=False,
         )

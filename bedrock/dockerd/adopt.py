@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from bedrock.dockerd.containers import LABEL_NODE, Pair
+from bedrock.dockerd.containers import LABEL_NODE, Pair, host_tracer_prefix
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, ContainerState
 from bedrock.dockerd.session import Step
@@ -33,9 +33,7 @@ class Adopted(NamedTuple):
     step: Step
 
 
-def choose_step(
-    *, is_settled: bool, target: ContainerState | None, tracer: ContainerState | None, gate_was_opened: bool
-) -> Step:
+def choose_step(*, is_settled: bool, target: ContainerState | None, gate_was_opened: bool) -> Step:
     """Return the step at which a session goes on.
 
     A target that was never started may be made again; one that was started never is, so that no session runs twice.
@@ -44,9 +42,7 @@ def choose_step(
         return Step.SETTLE
     if target is None or target.status == "created":
         return Step.PREPARE
-    if gate_was_opened:
-        return Step.WATCH
-    return Step.START_TRACER if tracer is None or tracer.status == "created" else Step.OPEN_GATE
+    return Step.WATCH if gate_was_opened else Step.OPEN_GATE
 
 
 async def find_adoptable(engine: Engine, node: NodeName, volumes_dir: Path) -> list[Adopted]:
@@ -57,12 +53,11 @@ async def find_adoptable(engine: Engine, node: NodeName, volumes_dir: Path) -> l
     found = []
     for record, volume in await trio.to_thread.run_sync(lambda: list(_locked_volumes(node, volumes_dir))):
         pair = Pair(record.session_id)
-        target, tracer = await _look(engine, pair.target), await _look(engine, pair.tracer)
+        target = await _look(engine, pair.target)
         report = await trio.to_thread.run_sync(report_of, volume)
         step = choose_step(
             is_settled=volume.read_session() is not None,
             target=target,
-            tracer=tracer,
             gate_was_opened=report is not None and report.started_at is not None,
         )
         if step is Step.PREPARE:
@@ -84,7 +79,8 @@ async def _look(engine: Engine, container: str) -> ContainerState | None:
 
 async def _remove_orphans(engine: Engine, node: NodeName, known: set[SessionId]) -> None:
     for name, session_id in (await engine.list_names({LABEL_NODE: node})).items():
-        if session_id not in known:
+        # The tracer of the host belongs to no session; it looks after itself.
+        if session_id not in known and not name.startswith(host_tracer_prefix(node)):
             log.warning("removing a container that belongs to no session", container=name, session=session_id)
             await engine.remove(name)
     for name, session_id in (await engine.list_volumes({LABEL_NODE: node})).items():

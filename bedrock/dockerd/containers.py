@@ -1,11 +1,13 @@
-"""The two containers of a session: what they are called and how they are made. Pure."""
+"""The containers of sessions and of their tracers: what they are called and how they are made. Pure."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import msgspec
 
 from bedrock.dockerd.engine_values import ContainerPlan, ImageInfo
-from bedrock.model import SessionId, TraceMode
+from bedrock.model import NodeName, SessionId, TraceMode
 from bedrock.tracer import LABEL_TRACER
 from bedrock.tracer.operations import CLASSES
 from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
@@ -14,10 +16,15 @@ LABEL_SESSION = "bedrock.session"
 LABEL_NODE = "bedrock.node"
 LABEL_ROLE = "bedrock.role"
 LABEL_STOP_SIGNAL = "bedrock.stop-signal"
+ROLE_HOST_TRACER = "host-tracer"
+
+# In the tracer of a host: where it listens, and where the sessions' directories are.
+CONTROL_MOUNT = "/control"
+VOLUMES_MOUNT = "/volumes"
 
 
 class Pair:
-    """The names of a session's containers."""
+    """The names of a session's containers. Only a tracer of another make has one for each session."""
 
     def __init__(self, session_id: SessionId) -> None:
         self.target = f"bedrock-target-{session_id}"
@@ -77,28 +84,47 @@ def foreign_tracer_plan(
     )
 
 
-def tracer_plan(record: OrderRecord, volume: SessionVolume, image: ImageInfo, ring_bytes: int) -> ContainerPlan:
-    """Our tracer: the host's PID namespace and two capabilities, no network, no privileges beside them."""
-    pair = Pair(record.session_id)
-    wanted = record.order.trace
-    command = ["bdtrace", "--container", pair.target, "-o", LOGS_MOUNT, "--ring-bytes", str(ring_bytes)]
-    command += ["--mode", wanted.mode or TraceMode.EVENTS, "--max-bytes", str(wanted.max_size or 0)]
-    for path in wanted.paths:
-        command += ["--path", path]
-    if wanted.classes:
-        command += ["--ops", ",".join(str(int(op)) for name in wanted.classes for op in sorted(CLASSES[name]))]
+def host_tracer_prefix(node: NodeName) -> str:
+    """How the names of a node's tracers begin."""
+    return f"bedrock-tracer-{node}-"
+
+
+def host_tracer_name(node: NodeName, image: ImageInfo) -> str:
+    """The name of a node's tracer of a certain image."""
+    return f"{host_tracer_prefix(node)}{image.id.removeprefix('sha256:')[:12]}"
+
+
+def host_tracer_plan(
+    image: ImageInfo, *, node: NodeName, control: Path, volumes: Path, ring_bytes: int
+) -> ContainerPlan:
+    """Our tracer, which serves all sessions of a node: the host's PID namespace and two capabilities, no network.
+
+    ``control`` is the directory in which it listens for requests, ``volumes`` that of the sessions' directories.
+    """
     return ContainerPlan(
-        name=pair.tracer,
+        name=host_tracer_name(node, image),
         image=image.id,
-        command=command,
-        labels=_labels(record, "tracer"),
-        binds=[f"{volume.name}:{LOGS_MOUNT}:rw"],
+        command=["bdtrace", "--serve", f"{CONTROL_MOUNT}/sock", "--ring-bytes", str(ring_bytes)],
+        labels={LABEL_NODE: node, LABEL_ROLE: ROLE_HOST_TRACER},
+        binds=[f"{control}:{CONTROL_MOUNT}:rw", f"{volumes}:{VOLUMES_MOUNT}:rw"],
         cap_add=["SYS_ADMIN", "SYS_PTRACE"],
         pid_mode="host",
         network_mode="none",
         # Where AppArmor is on, Docker's profile forbids to look at processes outside the container.
         security_opt=["apparmor=unconfined"],
     )
+
+
+def tracer_options(record: OrderRecord, ring_bytes: int) -> list[str]:
+    """How our tracer is to trace a session, as its command line has it."""
+    wanted = record.order.trace
+    options = ["-o", f"{VOLUMES_MOUNT}/{record.session_id}", "--ring-bytes", str(ring_bytes)]
+    options += ["--mode", wanted.mode or TraceMode.EVENTS, "--max-bytes", str(wanted.max_size or 0)]
+    for path in wanted.paths:
+        options += ["--path", path]
+    if wanted.classes:
+        options += ["--ops", ",".join(str(int(op)) for name in wanted.classes for op in sorted(CLASSES[name]))]
+    return options
 
 
 def _labels(record: OrderRecord, role: str) -> dict[str, str]:

@@ -46,6 +46,8 @@ _STARTS_AT_ONCE = 3
 _CALLS_AT_ONCE = 16
 _COPIES_AT_ONCE = 4
 _CALL_TIMEOUT_S = 120
+_TAIL_LINES = 20
+_TAIL_CHARACTERS = 2000
 
 
 @contextmanager
@@ -296,6 +298,14 @@ class Engine:
         filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
         raw = await self._call(lambda client: client.volumes(filters=filters))
         return {item["Name"]: (item.get("Labels") or {}).get("bedrock.session", "") for item in raw["Volumes"] or []}
+
+    async def tail(self, container: str) -> str:
+        """The last lines that a container has printed; empty for one that is gone."""
+        try:
+            raw = await self._call(lambda client: client.logs(container, tail=_TAIL_LINES), missing=ContainerMissing)
+        except ContainerMissing:
+            return ""
+        return raw.decode("utf-8", "replace").strip()[-_TAIL_CHARACTERS:]
 
     async def copy_output(self, container: str, *, stdout: Path, stderr: Path) -> None:
         """Write what a container has printed to two files, which may be the same one, in constant memory."""

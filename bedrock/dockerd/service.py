@@ -15,6 +15,7 @@ from bedrock.dockerd.adopt import find_adoptable
 from bedrock.dockerd.agent import Agent
 from bedrock.dockerd.containers import LABEL_NODE, ForeignNeeds
 from bedrock.dockerd.engine import open_engine
+from bedrock.dockerd.host_tracer import open_host_tracer
 from bedrock.dockerd.image_files import open_image_listings
 from bedrock.dockerd.images import open_images
 from bedrock.dockerd.ledger import Ledger
@@ -53,6 +54,15 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
         engine = await stack.enter_async_context(open_engine(own.docker_host))
         info = await engine.info()
         tracer = await tracer_image(engine, own.bedrock_tracer_image, directory, node=own.name)
+        watch = await stack.enter_async_context(open_watch(engine, {LABEL_NODE: own.name}))
+        host_tracer = None
+        if tracer.is_ours:
+            host_tracer = await stack.enter_async_context(
+                open_host_tracer(
+                    engine, watch, tracer.info, node=own.name, directory=directory / "tracers",
+                    volumes_dir=settings.volumes_dir, ring_bytes=own.tracer_ring, start_timeout_s=own.tracer_timeout,
+                )
+            )  # fmt: skip
         host = Host(
             node=own.name,
             engine=engine,
@@ -60,9 +70,10 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             kernel=str(info.get("KernelVersion", "")),
             images=await stack.enter_async_context(open_images(engine, pull_timeout_s=own.pull_timeout)),
             listings=await stack.enter_async_context(open_image_listings(engine, directory / "images", node=own.name)),
-            watch=await stack.enter_async_context(open_watch(engine, {LABEL_NODE: own.name})),
+            watch=watch,
             inotify=await stack.enter_async_context(open_inotify()),
             tracer=tracer,
+            host_tracer=host_tracer,
             ledger=Ledger(directory / "ended"),
             stop_grace_s=own.stop_grace,
             tracer_timeout_s=own.tracer_timeout,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 
@@ -18,7 +18,6 @@ import structlog
 import trio
 
 from bedrock.concurrency.inotify import Inotify
-from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.race import all_of, first_of
 from bedrock.dockerd.containers import (
     LABEL_NODE,
@@ -26,9 +25,7 @@ from bedrock.dockerd.containers import (
     LABEL_STOP_SIGNAL,
     ForeignNeeds,
     Pair,
-    foreign_tracer_plan,
     target_plan,
-    tracer_plan,
 )
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import (
@@ -40,26 +37,19 @@ from bedrock.dockerd.engine_values import (
     ImageMissing,
     PullFailed,
 )
-from bedrock.dockerd.gate import let_go, listen_for_gate
+from bedrock.dockerd.host_tracer import HostTracer
 from bedrock.dockerd.image_files import ImageListings
 from bedrock.dockerd.images import Images
 from bedrock.dockerd.ledger import Ledger
 from bedrock.dockerd.outcome import Ending, ending_of_exit, make_outcome
-from bedrock.dockerd.tracing import (
-    TracerFailed,
-    TracerImage,
-    report_of,
-    report_untraced,
-    verdict_of,
-    wait_foreign_ready,
-    wait_gate_open,
-)
+from bedrock.dockerd.session_tracing import ForeignTracing, HostTracing, NoTracing, SessionTracing
+from bedrock.dockerd.tracing import TracerFailed, TracerImage, report_of, verdict_of, wait_gate_open
 from bedrock.dockerd.watch import ContainerWatch
 from bedrock.duration import format_duration
 from bedrock.lifecycle import Outcome
 from bedrock.model import NodeName, Reason, SessionId, Status, TraceMode, TraceSpec, utc_now
 from bedrock.trace.verdict import TracerReport
-from bedrock.volume import IMAGE_FILES, STDERR, STDOUT, TRACER_OUTPUT, OrderRecord, SessionRecord, SessionVolume
+from bedrock.volume import IMAGE_FILES, STDERR, STDOUT, OrderRecord, SessionRecord, SessionVolume
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +73,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     watch: ContainerWatch
     inotify: Inotify
     tracer: TracerImage
+    host_tracer: HostTracer | None  # None where the tracer is of another make
     ledger: Ledger
     stop_grace_s: float
     tracer_timeout_s: float
@@ -99,15 +90,28 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
             max_size=self.tracing.max_size if wanted.max_size is None else wanted.max_size,
         )
 
+    def trace(self, record: OrderRecord, volume: SessionVolume) -> SessionTracing:
+        """What traces a session."""
+        if record.order.trace.mode is TraceMode.OFF:
+            return NoTracing(self.engine, record, volume)
+        if self.host_tracer is not None:
+            return HostTracing(
+                self.host_tracer, record, volume, self.inotify, ring_bytes=self.tracer_ring_bytes,
+                drain_timeout_s=self.tracer_timeout_s,
+            )  # fmt: skip
+        return ForeignTracing(
+            self.engine, self.watch, self.tracer.info, record, volume, inotify=self.inotify, needs=self.foreign,
+            ready_delay_s=self.foreign_delay_s, drain_timeout_s=self.tracer_timeout_s,
+        )  # fmt: skip
+
 
 class Step(enum.IntEnum):
     """Where a session enters :meth:`SessionRun.run`."""
 
     PREPARE = 1
-    START_TRACER = 2  # the target is held at the gate, the tracer was never started
-    OPEN_GATE = 3  # both are there, the gate has not been seen open
-    WATCH = 4  # the target's own program runs, or has run
-    SETTLE = 5  # how it ended is written down
+    OPEN_GATE = 2  # the target is held at the gate, which has not been seen open
+    WATCH = 3  # the target's own program runs, or has run
+    SETTLE = 4  # how it ended is written down
 
 
 class SessionRun:
@@ -124,6 +128,7 @@ class SessionRun:
         self._volume = volume
         self._on_change = on_change
         self._pair = Pair(record.session_id)
+        self._tracing = host.trace(record, volume)
         self._image: ImageInfo | None = None
         self._stop_reason: Reason | None = None
         self._stop_scope = trio.CancelScope()
@@ -165,10 +170,9 @@ class SessionRun:
                 if step <= Step.PREPARE:
                     await self._prepare_volume()
                     await self._create_containers(await self._ensure_image())
-                    await self._start_containers()
-                if step is Step.START_TRACER and self._is_traced:
-                    await self._start_tracer()
+                    await self._start_target()
                 if step <= Step.OPEN_GATE:
+                    await self._tracing.start()
                     await self._wait_gate()
                 return await self._watch_until_end()
             except ImageMissing as error:
@@ -195,7 +199,7 @@ class SessionRun:
 
     async def _ensure_image(self) -> ImageInfo:
         self._image = await self._host.images.ensure(self._record.order.image, self._report)
-        if self._is_traced:
+        if self._tracing.is_traced:
             self._host.listings.begin(self._image)
         return self._image
 
@@ -204,85 +208,33 @@ class SessionRun:
         target = target_plan(self._record, self._volume, image)
         if not (target.command or target.entrypoint):
             raise _NeverRan("no command was given, and the image has none of its own", exit_code=None)
-        host, info = self._host, self._host.tracer.info
-        if not self._is_traced:
-            await host.engine.create(target)
-            return
-        if host.tracer.is_ours:
-            tracer = tracer_plan(self._record, self._volume, info, host.tracer_ring_bytes)
-        else:
-            tracer = foreign_tracer_plan(self._record, self._volume, info, host.foreign)
-        await all_of(lambda: host.engine.create(target), lambda: host.engine.create(tracer))
+        await all_of(lambda: self._host.engine.create(target), self._tracing.prepare)
 
-    async def _start_containers(self) -> None:
+    async def _start_target(self) -> None:
         self._report("starting")
-        if not self._is_traced:
-            await self._host.engine.start(self._pair.target)
-        elif self._host.tracer.is_ours:
-            await all_of(lambda: self._host.engine.start(self._pair.target), self._start_tracer)
-        else:
-            # It looks for a container that runs, so it comes second; the target waits at the gate meanwhile.
-            await self._host.engine.start(self._pair.target)
-            await self._start_tracer()
-
-    @property
-    def _is_traced(self) -> bool:
-        return self._record.order.trace.mode is not TraceMode.OFF
-
-    async def _start_tracer(self) -> None:
-        try:
-            await self._host.engine.start(self._pair.tracer)
-        except EngineUnavailable:
-            raise
-        except EngineError as error:
-            raise TracerFailed(f"the tracer container can't be started: {error}") from None
+        await self._host.engine.start(self._pair.target)
 
     async def _wait_gate(self) -> None:
         """Return once the target's own first instruction is about to run; from here on the session is running."""
-        if not self._is_traced:
-            await self._note_untraced()
-            return
         report: TracerReport | None = None
         with trio.move_on_after(self._host.tracer_timeout_s) as patience_scope:
             report = await first_of(
-                self._wait_let_go,
-                lambda: self._after_end_of(self._pair.tracer),
-                lambda: self._after_end_of(self._pair.target),
+                self._tracing.wait_let_go,
+                lambda: self._after_end_of(self._tracing.wait_lost),
+                lambda: self._after_end_of(lambda: self._host.watch.wait_end(self._pair.target)),
             )
         if patience_scope.cancelled_caught:
             raise TracerFailed(f"the tracer was not ready within {self._host.tracer_timeout_s:.0f} s")
         if report is None:
-            raise TracerFailed("a container ended before the tracer was ready; its output may say why")
+            raise TracerFailed("the target or its tracer ended before the gate was opened; their output may say why")
         if report.state == "failed":
             raise TracerFailed(f"the tracer failed: {report.error}")
         if report.state == "exec_failed":
             raise _NeverRan(report.error or "the command could not be started", exit_code=report.exit_code)
 
-    async def _wait_let_go(self) -> TracerReport:
-        if self._host.tracer.is_ours:
-            return await wait_gate_open(self._volume, self._host.inotify)
-        ready = trio.Event()
-
-        async def wait_ready() -> None:
-            await wait_foreign_ready(self._volume, self._host.inotify, self._host.foreign_delay_s)
-            ready.set()
-
-        async with listen_for_gate(self._volume) as listener, open_hidden_nursery() as nursery:
-            nursery.start_soon(wait_ready)
-            report = await let_go(listener, ready)
-        if report.started_at is not None:
-            await trio.to_thread.run_sync(self._volume.write_report, msgspec.json.encode(report))
-        return report
-
-    async def _note_untraced(self) -> None:
-        target = await self._host.engine.inspect(self._pair.target)
-        started_at = target.started_at or utc_now()
-        report = report_untraced(int(started_at.timestamp() * 1e9))
-        await trio.to_thread.run_sync(self._volume.write_report, msgspec.json.encode(report))
-
-    async def _after_end_of(self, container: str) -> TracerReport | None:
-        """A container has ended too early: what the tracer wrote last may still be on its way."""
-        await self._host.watch.wait_end(container)
+    async def _after_end_of(self, wait: Callable[[], Awaitable[object]]) -> TracerReport | None:
+        """The target or its tracer has ended too early: what the tracer wrote last may still be on its way."""
+        await wait()
         with trio.move_on_after(1):
             return await wait_gate_open(self._volume, self._host.inotify)
         return None
@@ -295,13 +247,7 @@ class SessionRun:
         left_s = self._record.order.ttl / 1e9 - (utc_now() - self.started_at).total_seconds()
         # An adopted session may be overdue; if it ended before anybody looked, it ended by itself all the same.
         with trio.move_on_after(left_s if left_s > 0 else _LAST_LOOK_S) as ttl_scope:
-            if self._is_traced:
-                await first_of(
-                    lambda: self._host.watch.wait_end(self._pair.target),
-                    lambda: self._host.watch.wait_end(self._pair.tracer),
-                )
-            else:
-                await self._host.watch.wait_end(self._pair.target)
+            await first_of(lambda: self._host.watch.wait_end(self._pair.target), self._wait_tracer_lost)
         if ttl_scope.cancelled_caught:
             return Ending(
                 Status.FINISHED, Reason.TTL, f"its time to live of {format_duration(self._record.order.ttl)} is over"
@@ -314,6 +260,9 @@ class SessionRun:
             return Ending(Status.FAILED, Reason.TRACER_ERROR, "the tracer died while the target was running")
         return ending_of_exit(target)
 
+    async def _wait_tracer_lost(self) -> None:
+        await self._tracing.wait_lost()
+
     # -- ending
 
     async def _settle(self, ending: Ending) -> Outcome:
@@ -323,7 +272,7 @@ class SessionRun:
             session = await self._collect(ending)
         await trio.to_thread.run_sync(self._volume.write_manifest, session)
         await self._host.engine.remove(self._pair.target)
-        await self._host.engine.remove(self._pair.tracer)
+        await self._tracing.remove()
         await self._host.engine.remove_volume(self._volume.name)
         # The report must be safe before FileMD may take the volume away.
         await trio.to_thread.run_sync(self._host.ledger.add, self.id, session.outcome)
@@ -333,13 +282,12 @@ class SessionRun:
 
     async def _collect(self, ending: Ending) -> SessionRecord:
         target = await self._stop_target()
-        tracer = await self._stop_tracer()
+        self._losses += await self._tracing.finish()
         await self._copy_output(target, STDOUT, STDERR)
-        await self._copy_output(tracer, TRACER_OUTPUT, TRACER_OUTPUT)
         await trio.to_thread.run_sync(self._volume.release_reserve)
 
         listing = None
-        if target is not None and self._is_traced:
+        if target is not None and self._tracing.is_traced:
             listing = await self._host.listings.get(target.image_id, patience_s=_LISTING_S)
 
         def write() -> SessionRecord:
@@ -392,20 +340,6 @@ class SessionRun:
                 return await self._host.watch.wait_end(self._pair.target)
         # A target that is held at the gate has run nothing that could want to say goodbye.
         return await self._kill(self._pair.target)
-
-    async def _stop_tracer(self) -> ContainerState | None:
-        """Ask the tracer to drain and end, and wait for it: what it has not written yet would be lost."""
-        try:
-            state = await self._host.engine.inspect(self._pair.tracer)
-        except ContainerMissing:
-            return None
-        if state.status == "created" or state.has_ended:
-            return state
-        await self._host.engine.kill(self._pair.tracer, "SIGTERM")
-        with trio.move_on_after(self._host.tracer_timeout_s):
-            return await self._host.watch.wait_end(self._pair.tracer)
-        log.error("the tracer did not drain in time and is killed; the trace will read as partial")
-        return await self._kill(self._pair.tracer)
 
     async def _kill(self, container: str) -> ContainerState | None:
         await self._host.engine.kill(container, "SIGKILL")

@@ -20,13 +20,7 @@ from bedrock.tracer.header import c_header
 PACKAGES = ("clang", "libbpf-dev", "bpftool", "libelf-dev", "zlib1g-dev", "libzstd-dev", "libc6-dev", "gcc")
 _TOOLS = {"clang": "clang", "bpftool": "bpftool", "gcc": "gcc"}
 _HEADERS = {"libbpf-dev": "bpf/libbpf.h", "libelf-dev": "libelf.h", "zlib1g-dev": "zlib.h", "libzstd-dev": "zstd.h"}
-_PARTS = ("kernel", "state", "tasks", "abi", "texts", "files", "mappings", "totals", "records", "faults", "processes",
-          "uring")  # fmt: skip
-_PROBES = ("bdtrace.bpf.c", *(f"{part}.bpf.h" for part in _PARTS))
-_LOADER = ("bdtrace.c", "probes.c", "gatekeeper.c", "status.c", "writer.c", "syscalls.c", "syscalls32.c",
-           "tracer.h", "writer.h", "syscalls.h", "calls.h", "abi32.h")  # fmt: skip
 _SCRIPT = "build.sh"
-_SOURCES = (*_PROBES, *_LOADER, "gate.c", _SCRIPT)
 _WORK = "bedrock-build"
 # Where it is a Debian, a builder that lacks the packages is given them; any other is to bring the tools with it.
 _PREPARE = """{{
@@ -42,8 +36,10 @@ class BuildFailed(BedrockError):
 
 def sources() -> dict[str, bytes]:
     """Everything that is compiled, by file name, with the header that describes the format."""
-    found = {name: files("bedrock.tracer").joinpath("bpf", name).read_bytes() for name in _SOURCES}
-    return found | {"bdt_format.h": c_header().encode()}
+    found = {
+        item.name: item.read_bytes() for item in files("bedrock.tracer").joinpath("bpf").iterdir() if item.is_file()
+    }
+    return dict(sorted(found.items())) | {"bdt_format.h": c_header().encode()}
 
 
 def missing_tools() -> list[str]:

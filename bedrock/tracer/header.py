@@ -36,7 +36,7 @@ _PREFIXES: dict[type[enum.IntEnum | enum.IntFlag], str] = {
     Cause: "CAUSE",
     Feature: "FEATURE",
 }
-_SHAPE = ("path", "second", "base", "second_base", "fd", "offset", "size", "arg")
+_SHAPE = ("path", "second", "base", "second_base", "fd", "offset", "size", "arg", "has_text")
 _C = {"u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t", "i64": "int64_t"}
 
 

@@ -6,9 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from engine_facts import IMAGE, NOBODYS_IMAGE, SCRATCH_IMAGE, VERSE, compiled_programs, containers_of
+from engine_facts import (
+    IMAGE,
+    IMAGE_FILES,
+    NOBODYS_IMAGE,
+    SCRATCH_IMAGE,
+    VERSE,
+    compiled,
+    compiled_programs,
+    leftovers_of,
+    programs_of_other_languages,
+)
 from make_image import make_image, remove_image
-from oracle import oracle_image
+from oracle.image import oracle_image
 from processes import Fleet
 from sessions import Traced, events_of, finished
 
@@ -33,12 +43,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def image(programs: dict[str, bytes]) -> Iterator[str]:
     """busybox, files to read, and our programs."""
-    extra = {
-        "srv/verse.txt": VERSE,
-        **{f"bin/{name}": program for name, program in programs.items()},
-        "srv/not-a-program": b"\x00\x01",
-        "srv/big.bin": bytes(256 * 4096),
-    }
+    extra = {**IMAGE_FILES, **{f"bin/{name}": program for name, program in programs.items()}}
     make_image(IMAGE, extra, ["ENV PATH=/bin", 'CMD ["/bin/sh"]'])
     yield IMAGE
     remove_image(IMAGE)
@@ -61,9 +66,17 @@ def nobodys_image() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def debian(tmp_path_factory: pytest.TempPathFactory, programs: dict[str, bytes]) -> str:
+def oracle_programs(tmp_path_factory: pytest.TempPathFactory, programs: dict[str, bytes]) -> dict[str, bytes]:
+    """The programs whose traces are compared with strace's, and what keeps strace's account."""
+    directory = tmp_path_factory.mktemp("oracle")
+    own = {name: compiled(name, directory, "-pthread") for name in ("witness", "corners")}
+    return programs | own | programs_of_other_languages(directory)
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory, oracle_programs: dict[str, bytes]) -> str:
     """Debian with the programs whose traces are compared with strace's, and with what compiles the tracer."""
-    return oracle_image(programs, tmp_path_factory.mktemp("debian"))
+    return oracle_image(oracle_programs, tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +87,7 @@ def running_fleet(tmp_path_factory: pytest.TempPathFactory, image: str) -> Itera
         fleet.dockerd("alpha").start()
         fleet.filemd().start()
         yield fleet
-    assert containers_of("alpha") == []
+    assert leftovers_of("alpha") == []
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,32 +15,70 @@ NOBODYS_IMAGE = "bedrock-test/nobody:1"
 VERSE = b"Only sessions of tests read this line.\n"
 
 
-PROGRAMS = ("known_io", "pitfalls", "uring", "attributes")
+# What the image of the tests holds beside busybox and the programs.
+IMAGE_FILES = {"srv/verse.txt": VERSE, "srv/not-a-program": b"\x00\x01", "srv/big.bin": bytes(256 * 4096)}
+PROGRAMS = ("known_io", "pitfalls", "uring", "attributes", "stress", "threads")
 _BARE = ("-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie")
 
 
-def compiled(name: str, directory: Path, *options: str) -> bytes:
+def compiled(name: str, directory: Path, *options: str, compiler: str = "gcc") -> bytes:
     """One of the programs beside the tests, as a static binary."""
     source, program = Path(__file__).parent / "programs" / f"{name}.c", directory / name
-    subprocess.run(["gcc", "-O1", "-Wall", "-static", *options, str(source), "-o", str(program)], check=True)
+    subprocess.run([compiler, "-O1", "-Wall", "-static", *options, str(source), "-o", str(program)], check=True)
     return program.read_bytes()
 
 
-def compiled_programs(directory: Path) -> dict[str, bytes]:
-    """All of them, by name: ``abi32`` is a program of 32 bits, ``abi64`` one of 64 that makes the same calls."""
-    return {
-        **{name: compiled(name, directory, "-pthread") for name in PROGRAMS},
-        "threads": compiled("threads", directory, "-pthread"),
-        "abi32": compiled("abi32", directory, *_BARE, "-m32"),
-        "abi64": compiled("abi32", directory, *_BARE),
-    }
+def compiled_programs(directory: Path, compiler: str = "gcc") -> dict[str, bytes]:
+    """All of them, by name: ``abi32`` is a program of 32 bits, ``abi64`` one of 64 that makes the same calls.
+
+    These two are for x86 alone, so they are missing where the compiler makes programs for another architecture.
+    """
+    programs = {name: compiled(name, directory, "-pthread", compiler=compiler) for name in PROGRAMS}
+    machine = subprocess.run([compiler, "-dumpmachine"], check=True, capture_output=True, text=True).stdout
+    if machine.startswith("x86_64"):
+        programs["abi32"] = compiled("abi32", directory, *_BARE, "-m32", compiler=compiler)
+        programs["abi64"] = compiled("abi32", directory, *_BARE, compiler=compiler)
+    return programs
+
+
+# Compilers that distributions' packages are not, and where they are installed.
+_OTHER_TOOLS = f"{os.environ.get('PATH', '')}:/usr/local/go/bin:{Path.home()}/.cargo/bin"
+
+
+def programs_of_other_languages(directory: Path) -> dict[str, bytes]:
+    """Those of the programs beside the tests that are not in C, by name, for which this host has a compiler."""
+    sources, found = Path(__file__).parent / "programs", {}
+    for name, source, tool, options, environment in (
+        ("goroutines", "goroutines.go", "go", ["build", "-trimpath", "-ldflags=-s -w -buildid="], {"CGO_ENABLED": "0"}),
+        ("rusty", "rusty.rs", "rustc", ["-O", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"], {}),
+    ):
+        compiler = shutil.which(tool, path=_OTHER_TOOLS)
+        if compiler is not None:
+            command = [compiler, *options, "-o", str(directory / name), str(sources / source)]
+            subprocess.run(command, check=True, cwd=directory, env={**os.environ, **environment})
+            found[name] = (directory / name).read_bytes()
+    return found
 
 
 def containers_of(node: str) -> list[str]:
-    """The names of a node's containers that the engine has, running or not."""
+    """The names of the containers of a node's sessions that the engine has, running or not."""
+    return sorted(set(_containers(f"bedrock.node={node}")) - set(host_tracers_of(node)))
+
+
+def host_tracers_of(node: str) -> list[str]:
+    """The names of the tracers that serve a node's sessions, running or not."""
+    return _containers(f"bedrock.node={node}", "bedrock.role=host-tracer")
+
+
+def leftovers_of(node: str) -> list[str]:
+    """What a node that was stopped has left in the engine."""
+    return containers_of(node) + host_tracers_of(node)
+
+
+def _containers(*labels: str) -> list[str]:
     api = docker.from_env()
     try:
-        found = api.containers.list(all=True, filters={"label": f"bedrock.node={node}"}, ignore_removed=True)
+        found = api.containers.list(all=True, filters={"label": list(labels)}, ignore_removed=True)
         return sorted(item.name for item in found)
     finally:
         api.close()

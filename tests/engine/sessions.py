@@ -16,9 +16,9 @@ PAGE = 4096
 Traced = Callable[..., Awaitable[list[Event]]]
 
 
-async def finished(client: Client, session: Session) -> Session:
+async def finished(client: Client, session: Session, *, limit_s: float = 60) -> Session:
     """Return the session once it has ended and its files are home."""
-    with trio.fail_after(60):
+    with trio.fail_after(limit_s):
         async for state in client.watch(session.id, until_stored=True):
             session = state
     return session

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from engine_facts import VERSE, containers_of
+from engine_facts import VERSE, containers_of, host_tracers_of
 from processes import Fleet
 from sessions import content, events_of, finished, running
 
@@ -198,7 +198,7 @@ async def test_a_ring_that_is_too_small_reads_as_lossy_and_the_counts_add_up(fle
 async def test_a_tracer_that_is_killed_makes_the_session_fail_and_the_trace_partial(client: Client, image: str) -> None:
     session = await client.create(image, ["sh", "-c", "cat /srv/verse.txt; sleep 60"], ttl="5m")
     await running(client, session)
-    subprocess.run(["docker", "kill", f"bedrock-tracer-{session.id}"], check=True, capture_output=True)
+    subprocess.run(["docker", "kill", *host_tracers_of("alpha")], check=True, capture_output=True)
     session = await finished(client, session)
     assert (session.status, session.reason) == (Status.FAILED, Reason.TRACER_ERROR)
     assert session.trace is not None

@@ -1,73 +1,98 @@
-"""Our traces against ``strace -f`` on the same command in the same image: calls by name and error, bytes by file."""
+"""Our traces against strace, which runs inside the session and sees the very same calls."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from oracle import account_of_events, run_strace
-from sessions import events_of, finished
+from oracle.calls import Call
+from oracle.compare import Comparison, compare, settled
+from oracle.known import TOLERATED, WORKER_ENDS, known_differences
+from oracle.traced import calls_of_trace
+from oracle.witness import split_output
+from oracle.workloads import WORKLOADS, command_of
+from sessions import content, finished
 
 from bedrock.client import Client
-from bedrock.model import TraceState
+from bedrock.volume import STDOUT, TRACE_FILE
 
 pytestmark = pytest.mark.timeout(600)  # the first run makes an image
 
-_GIT = (
-    "export HOME=/tmp GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a"
-    " GIT_COMMITTER_EMAIL=a@b GIT_AUTHOR_DATE=1600000000Z GIT_COMMITTER_DATE=1600000000Z GIT_PAGER=cat; cp -r -p"
-    " /srv/tree /tmp/tree; cd /tmp/tree; find . -exec touch -d @1600000000 {} +;"
-    " git -c init.defaultBranch=main init -q; git config gc.auto 0; git config maintenance.auto false;"
-    " git config core.preloadIndex false; git config index.threads 1; git config pack.threads 1;"
-    " git add -A; git commit -q -m one; git log --stat; git status"
-)
-_SQL = (
-    "create table t(a integer primary key, b text); begin; with recursive n(i) as (select 1 union all select i + 1"
-    " from n where i < 20000) insert into t select i, hex(i * 7919) from n; commit; create index u on t(b);"
-    " select count(*), sum(length(b)) from t where b > '4'; update t set b = b || 'x' where a % 7 = 0; vacuum;"
-)
-_FIO = (
-    "fio --name=x --filename=/tmp/fio --size=4m --bs=4k --ioengine=psync --randseed=7 --disk_util=0 --thread"
-    " --rw={} --invalidate=0 --fallocate=none --output=/dev/null"
-)
-_PYTHON = (
-    "import json, email.message, csv, decimal, xml.etree.ElementTree, http.client, argparse, logging.config;"
-    " print(json.dumps(sorted(open('/srv/tree/d1/f1.txt'))))"
-)
-
-WORKLOADS = {
-    "fio, sequential": _FIO.format("read"),
-    "fio, random": _FIO.format("randrw"),
-    "sqlite": f'sqlite3 /tmp/x.db "{_SQL}"',
-    "git": _GIT,
-    "tar and gzip": "cd /tmp; tar -C /srv -cf - tree | gzip -n > t.gz; gzip -dc t.gz | tar -xf -;"
-    " tar -tzf t.gz | wc -l",
-    "python": f'PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 python3 -c "{_PYTHON}"',
-    "static busybox": "cd /srv/tree; busybox sh -c 'busybox find . -type f | busybox sort | busybox xargs busybox cat"
-    " | busybox grep -c 1; busybox dd if=/srv/bytes of=/tmp/y bs=3k; busybox md5sum /tmp/y'",
-    "threads": "threads /srv/bytes",
-    "forks": "pitfalls storm 300",
-    "attributes": "attributes",
-    "32 bits": "cd /tmp; cp /srv/bytes /srv/big.bin; for i in 1 2 3 4 5 6 7 8 9; do abi32; abi64; done",
-}
+# Requests to io_submit are traced without their ends: that verdict is right.
+_RIGHTLY_LOST = {"fio, libaio": {"end_unseen"}}
 
 
-# What depends on the clock and not on the command: fio's helper thread wakes up by a timer, looks for a file that would
-# make it print its state, and how long everything took is in what it prints. /proc/N/status has the host's numbers.
-IGNORED = {"fio": r"timerfd|^anon:|/tmp/fio-dump-status|/proc/(N|self)/status|/dev/null"}
+class Accounts(NamedTuple):
+    """One run as our trace has it and as strace has it: calls by thread."""
+
+    ours: dict[int, list[Call]]
+    theirs: dict[int, list[Call]]
+
+    def compare(self) -> Comparison:
+        return compare(self.ours, self.theirs, [*TOLERATED, *known_differences(self.ours, self.theirs)])
+
+
+async def accounts_of(client: Client, image: str, name: str, directory: Path) -> Accounts:
+    session = await finished(client, await client.create(image, command_of(name), ttl="5m"), limit_s=330)
+    theirs, printed = split_output((await content(client, session, STDOUT)).decode())
+    assert session.exit_code == 0, f"{session.message}: {printed[-2000:]}"
+    assert session.trace is not None
+    assert set(session.trace.lost) == _RIGHTLY_LOST.get(name, set()), session.trace
+    trace = directory / "trace.bdt"
+    await client.download(session.id, TRACE_FILE, trace)
+    return Accounts(calls_of_trace(trace, theirs), theirs)
+
+
+@pytest.fixture(scope="module")
+def explained() -> dict[str, Counter[str]]:
+    """Which known differences each workload has shown, so far."""
+    return {}
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-async def test_calls_and_bytes_are_those_that_strace_sees(
-    client: Client, debian: str, tmp_path: Path, name: str
+async def test_every_call_of_every_thread_is_the_one_that_strace_sees(
+    client: Client,
+    debian: str,
+    oracle_programs: dict[str, bytes],
+    explained: dict[str, Counter[str]],
+    tmp_path: Path,
+    name: str,
 ) -> None:
-    command, ignored = ["sh", "-c", WORKLOADS[name]], IGNORED.get(name.split(",", maxsplit=1)[0])
-    (tmp_path / "strace").mkdir()
-    theirs = run_strace(debian, command, tmp_path / "strace", ignored=ignored)
-    session = await finished(client, await client.create(debian, command, ttl="120s"))
-    assert session.exit_code == 0, session.message
-    assert session.trace is not None
-    assert session.trace.state is TraceState.COMPLETE, session.trace
-    ours = account_of_events(await events_of(client, session, tmp_path), ignored=ignored)
-    assert sum(ours.calls.values()) > 40
-    assert ours - theirs == {}
+    program = {"go": "goroutines", "rust": "rusty"}.get(name)
+    if program is not None and program not in oracle_programs:
+        pytest.skip(f"no compiler for {name} here")
+    accounts = await accounts_of(client, debian, name, tmp_path)
+    result = accounts.compare()
+    explained[name] = result.known
+    assert not result.differences, str(result)
+    # What one has and the other need not have is a small part.
+    assert result.compared > 0.9 * sum(map(len, accounts.theirs.values()), start=-len(result.known)) > 20
+
+
+def test_every_known_difference_is_still_there(explained: dict[str, Counter[str]]) -> None:
+    if {*WORKLOADS} - {*explained} - {"go", "rust"}:
+        pytest.skip("not all workloads have run")
+    listed = {known.reason for known in [*TOLERATED, *known_differences({}, {})]}
+    shown = {reason for known in explained.values() for reason in known}
+    assert listed - shown <= {WORKER_ENDS}
+
+
+async def test_a_trace_that_lacks_any_call_or_has_any_fact_otherwise_is_noticed(
+    client: Client, debian: str, tmp_path: Path
+) -> None:
+    accounts = await accounts_of(client, debian, "known input and output", tmp_path)
+    known = [*TOLERATED, *known_differences(accounts.ours, accounts.theirs)]
+    for tid, theirs in accounts.theirs.items():
+        ours = accounts.ours[tid]
+        for at, (mine, their) in enumerate(zip(ours, settled(ours, theirs, known, Counter()), strict=True)):
+
+            def is_noticed(*instead: Call, tid: int = tid, at: int = at) -> bool:
+                calls = accounts.ours[tid]
+                changed = [*calls[:at], *instead, *calls[at + 1 :]]
+                return bool(compare({tid: changed}, {tid: accounts.theirs[tid]}, known).differences)
+
+            assert is_noticed(), f"without {mine.text}"
+            for fact in their.facts.keys() - ({"result"} if mine.name == "fork" else {}):
+                assert is_noticed(mine._replace(facts={**mine.facts, fact: "else"})), f"another {fact} of {mine.text}"

@@ -17,7 +17,7 @@ mkdir -p out/btf
 
 clang -target bpf -O2 -g "-D__TARGET_ARCH_$target" -Wall -Werror $include -c bdtrace.bpf.c -o bdtrace.bpf.o
 bpftool gen skeleton bdtrace.bpf.o name bdtrace_bpf >bdtrace.skel.h
-$cc -std=gnu11 -O2 -s $warnings -Wno-format-truncation -static $include bdtrace.c probes.c gatekeeper.c status.c writer.c syscalls.c syscalls32.c -o out/bdtrace \
+$cc -std=gnu11 -O2 -s $warnings -Wno-format-truncation -static $include bdtrace.c serve.c trace.c proof.c targets.c probes.c kernel.c gatekeeper.c status.c writer.c options.c syscalls.c syscalls32.c -o out/bdtrace \
     -lbpf -lelf -lz -lzstd
 $cc -Os -s $warnings -static -nostdlib -ffreestanding -fno-stack-protector -fno-builtin gate.c -o out/gate
 

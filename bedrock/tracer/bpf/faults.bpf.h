@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* Page faults on mapped files, and what had to be read from the device. */
+/* Page faults on mapped files, how they failed, and what had to be read from the device. */
 #pragma once
 
 #include "mappings.bpf.h"
 #include "records.bpf.h"
 
-/* A fault, or that it had to wait. */
-static __always_inline void emit_fault(struct task_struct *task, struct call *call, __u16 op, __u64 time_ns)
+/* Write what happened to the page of the thread's last fault. */
+int __noinline emit_fault(struct thread *thread, __u32 op, __u64 time_ns, __s64 result)
 {
-	struct bdt_call *record;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct bdt_call *values;
 
-	if (call->fault.flags & UNWANTED) {
-		count_filtered();
-		return;
+	if (!thread)
+		return 0;
+	if (thread->fault.flags & UNWANTED) {
+		count_filtered(thread->slot);
+		return 0;
 	}
-	if (tally(task->tgid, &call->fault, time_ns, 0, 0, op))
-		return;
-	record = reserve(sizeof(*record));
-	if (!record)
-		return;
-	__builtin_memset(record, 0, sizeof(*record));
-	record->size = sizeof(*record);
-	record->type = BDT_REC_CALL;
-	record->tid = task->pid;
-	record->time_ns = time_ns;
-	record->inode = call->fault.inode;
-	record->offset = call->fault_offset;
-	record->requested = 1 << page_shift;
-	record->arg = call->fault.position;
-	record->device = call->fault.device;
-	record->fd = -1;
-	record->tgid = task->tgid;
-	record->op = op;
-	record->flags = call->fault.flags & ~UNWANTED;
-	bpf_ringbuf_submit(record, wakeup());
+	clear_values(thread, op);
+	values = &thread->values;
+	values->tid = task->pid;
+	values->tgid = task->tgid;
+	values->time_ns = time_ns;
+	values->result = result;
+	if (tally(thread, &thread->fault, result))
+		return 0;
+	values->inode = thread->fault.inode;
+	values->offset = thread->fault_offset;
+	values->requested = 1 << page_shift;
+	values->arg = thread->fault.position;
+	values->device = thread->fault.device;
+	values->link = thread->fault.link;
+	values->flags = thread->fault.flags & ~INTERNAL_FLAGS;
+	write_values(thread);
+	return 0;
 }
 
 #define CHANGING 1
@@ -49,18 +49,18 @@ static __always_inline __u32 mapping_changes(struct mm_struct *mm)
 	return BPF_CORE_READ(mm, mm_lock_seq.sequence);
 }
 
-static __always_inline void remember(struct call *call, struct mapping *mapping, __u64 mm, __u32 changes)
+static __always_inline void remember(struct thread *thread, struct mapping *mapping, __u64 mm, __u32 changes)
 {
-	call->area = *mapping;
-	call->area_mm = mm;
-	call->area_changes = changes;
+	thread->area = *mapping;
+	thread->area_mm = mm;
+	thread->area_changes = changes;
 }
 
 /* Most faults are in the mapping in which the one before was, and most of those are of memory without a file. */
-static __always_inline bool is_in_area(struct call *call, __u64 address, __u64 mm, __u32 changes)
+static __always_inline bool is_in_area(struct thread *thread, __u64 address, __u64 mm, __u32 changes)
 {
-	return !(changes & CHANGING) && call->area_changes == changes && call->area_mm == mm &&
-	       call->area.start <= address && address < call->area.end;
+	return !(changes & CHANGING) && thread->area_changes == changes && thread->area_mm == mm &&
+	       thread->area.start <= address && address < thread->area.end;
 }
 
 /* Attached to page_fault_kernel too: the kernel touches the target's memory on its behalf. */
@@ -70,48 +70,75 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 address = ctx->args[0], now;
 	struct mapping mapping = {};
+	struct thread *thread;
 	struct mm_struct *mm;
-	struct call *call;
 	bool is_known;
 	__u32 changes;
-	int found = MAPPED;
+	int slot, found = MAPPED;
 
 	/* With faults disabled nobody waits for the page: the kernel, or we, only try whether it is there. */
-	if (!has_begun || !wants[BDT_OP_FAULT] || !is_target(task) || task->pagefault_disabled)
+	slot = slot_of(task, &thread);
+	if (slot < 0 || task->pagefault_disabled || !session_at(slot)->has_begun ||
+	    !session_at(slot)->wants[BDT_OP_FAULT])
 		return 0;
 	mm = BPF_CORE_READ(task, mm);
 	/* Before we look: what changes meanwhile makes it another number. */
 	changes = mapping_changes(mm);
-	call = bpf_task_storage_get(&calls, task, NULL, 0);
-	is_known = call && is_in_area(call, address, (__u64)mm, changes);
+	is_known = thread && is_in_area(thread, address, (__u64)mm, changes);
 	if (is_known)
-		mapping = call->area;
+		mapping = thread->area;
 	else
 		found = find_mapping(&mapping, address);
-	if (found == MAPPED && !mapping.file && call)
-		remember(call, &mapping, (__u64)mm, changes);
+	if (found == MAPPED && !mapping.file && thread)
+		remember(thread, &mapping, (__u64)mm, changes);
 	if (found == NOT_MAPPED || (found == MAPPED && !mapping.file))
 		return 0;
 	now = bpf_ktime_get_ns();
-	call = call_of(task, now);
-	if (!call)
+	thread = known_thread(task, slot, thread, now);
+	if (!thread)
 		return 0;
 	if (found == MAPPING_CHANGES) {
-		count_seen();
-		count_cause(BDT_CAUSE_MAPPING_BUSY);
+		count_lost(slot, BDT_CAUSE_MAPPING_BUSY);
 		return 0;
 	}
 	if (!is_known) {
-		note_mapped(&call->fault, mapping.file, now);
-		remember(call, &mapping, (__u64)mm, changes);
+		forget(&thread->fault);
+		thread->noted_ns = now;
+		note_mapped(thread, &thread->fault, mapping.file);
+		remember(thread, &mapping, (__u64)mm, changes);
 	}
-	call->faulted_at = now;
-	call->fault.position = address;
-	call->fault.flags &= ~BDT_CALL_FOR_WRITE;
+	thread->faulted_at = now;
+	thread->fault.position = address;
+	thread->fault.flags &= ~(BDT_CALL_FOR_WRITE | BDT_CALL_PRIVATE);
 	if (ctx->args[2] & FAULT_WRITE)
-		call->fault.flags |= BDT_CALL_FOR_WRITE;
-	call->fault_offset = (mapping.page_offset << page_shift) + ((address - mapping.start) >> page_shift << page_shift);
-	emit_fault(task, call, BDT_OP_FAULT, now);
+		thread->fault.flags |= BDT_CALL_FOR_WRITE;
+	if (!(mapping.flags & VM_SHARED))
+		thread->fault.flags |= BDT_CALL_PRIVATE;
+	thread->fault_offset = (mapping.page_offset << page_shift) + ((address - mapping.start) >> page_shift << page_shift);
+	emit_fault(thread, BDT_OP_FAULT, now, 0);
+	return 0;
+}
+
+/* The address of a fault stands at this place of a siginfo, which is an interface to user space. */
+#define SIGINFO_ADDRESS 16
+
+/* A fault that can't be served ends in a signal to the thread itself. */
+SEC("raw_tp/signal_generate")
+int on_signal(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct thread *thread;
+	int slot;
+
+	if ((ctx->args[0] != SIGSEGV && ctx->args[0] != SIGBUS) || ctx->args[2] != (__u64)task)
+		return 0;
+	slot = slot_of(task, &thread);
+	if (slot < 0 || !thread || !thread->faulted_at || !session_at(slot)->wants[BDT_OP_FAULT_FAILED])
+		return 0;
+	if (word_at(ctx->args[1] + SIGINFO_ADDRESS) != thread->fault.position)
+		return 0;
+	thread->faulted_at = 0;
+	emit_fault(thread, BDT_OP_FAULT_FAILED, bpf_ktime_get_ns(), -EFAULT);
 	return 0;
 }
 
@@ -126,18 +153,17 @@ SEC("raw_tp/mm_filemap_add_to_page_cache")
 int on_page_in(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct call *call;
+	struct thread *thread;
+	int slot = slot_of(task, &thread);
 
-	if (!has_begun || !is_target_task())
+	if (slot < 0 || !thread)
 		return 0;
-	call = bpf_task_storage_get(&calls, task, NULL, 0);
-	if (!call)
-		return 0;
-	if (call->op) {
-		call->waited = 1;
-	} else if (call->faulted_at && wants[BDT_OP_PAGE_IN] && is_of_file(ctx->args[0], call->fault.file)) {
-		call->faulted_at = 0;
-		emit_fault(task, call, BDT_OP_PAGE_IN, bpf_ktime_get_ns());
+	if (thread->op) {
+		thread->waited = 1;
+	} else if (thread->faulted_at && session_at(slot)->wants[BDT_OP_PAGE_IN] &&
+		   is_of_file(ctx->args[0], thread->fault.file)) {
+		thread->faulted_at = 0;
+		emit_fault(thread, BDT_OP_PAGE_IN, bpf_ktime_get_ns(), 0);
 	}
 	return 0;
 }

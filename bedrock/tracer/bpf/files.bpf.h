@@ -8,11 +8,12 @@
  * What tells apart the files that have had the same inode number, one after the other. An overlay has numbers for its
  * files but no generations: that is the upper file's, and 0 for one that has none, which can't be removed either.
  */
-static __always_inline __u32 generation_of(struct inode *inode, __u64 magic)
+__u32 __noinline generation_of(__u64 dentry)
 {
+	struct inode *inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
 	struct dentry *upper;
 
-	if (magic != OVERLAYFS_MAGIC)
+	if (BPF_CORE_READ(inode, i_sb, s_magic) != OVERLAYFS_MAGIC)
 		return BPF_CORE_READ(inode, i_generation);
 	/* struct ovl_inode may be a module's, whose types are not at hand: this pointer stands behind its inode. */
 	upper = (struct dentry *)word_at((__u64)inode + bpf_core_type_size(struct inode));
@@ -26,55 +27,80 @@ static __always_inline __u64 bits_of_name(__u64 dentry)
 }
 
 /*
+ * Tells apart the names (hard links) of one inode, and the mounts through which one is reached. A name that is gone may
+ * leave its place in memory to another one: then that is introduced anew, like everything that is opened.
+ */
+static __always_inline __u32 link_of(__u64 dentry, __u64 mnt)
+{
+	return ((dentry >> 3) * 0x9e3779b97f4a7c15ULL ^ (mnt >> 3) * 0xc2b2ae3d27d4eb4fULL) >> 32 | 1;
+}
+
+/*
  * How a file is introduced, which is to say that its path is written: when it is a new one; also when its number may
  * have been given to another file; also when its path may have changed; in any case.
  */
 enum introduction { IF_NEW, IF_ANOTHER, IF_MOVED, ALWAYS };
 
+/* Take down what a file is, by the name through which it was reached. */
+int __noinline number_file(struct subject *subject, __u64 dentry, __u64 mnt)
+{
+	struct inode *inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
+	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+
+	if (!subject)
+		return 0;
+	subject->inode = BPF_CORE_READ(inode, i_ino);
+	subject->device = BPF_CORE_READ(sb, s_dev);
+	subject->link = link_of(dentry, mnt);
+	if (BPF_CORE_READ(sb, s_magic) == ANON_INODE_MAGIC)
+		subject->inode |= bits_of_name(dentry);
+	return 0;
+}
+
 /*
  * Take down the identity of a file, and introduce it. A file of a stacked file system that is mapped is the lower file to
  * the kernel; its user knows it by the path through which it was opened, and by that path's inode.
  */
-static __always_inline void identify(struct subject *subject, __u64 dentry, __u64 mnt, struct inode *inode,
-				     __u64 time_ns, enum introduction when)
+int __noinline identify(struct thread *thread, struct subject *subject, __u64 dentry, __u64 mnt, __u32 when)
 {
-	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
-	__u64 magic = BPF_CORE_READ(sb, s_magic);
 	struct identity identity = {};
 	struct known *before, known = {};
+	struct session *session;
 
-	if (when == IF_NEW && opens_are_untold)
+	if (!thread || !subject)
+		return 0;
+	session = session_at(thread->slot);
+	if (when == IF_NEW && session->opens_are_untold)
 		when = IF_ANOTHER;
-	subject->inode = BPF_CORE_READ(inode, i_ino);
-	subject->device = BPF_CORE_READ(sb, s_dev);
-	if (magic == ANON_INODE_MAGIC)
-		subject->inode |= bits_of_name(dentry);
+	number_file(subject, dentry, mnt);
 	identity.inode = subject->inode;
 	identity.device = subject->device;
+	identity.link = subject->link;
+	identity.session = session->number;
 	before = bpf_map_lookup_elem(&known_files, &identity);
 	if (before)
 		known = *before;
-	if (!before || when == ALWAYS || (when == IF_MOVED && known.tree_changes != tree_changes) ||
-	    (when == IF_ANOTHER && known.generation != generation_of(inode, magic))) {
-		subject->generation = generation_of(inode, magic);
-		known.tree_changes = tree_changes;
+	if (!before || when == ALWAYS || (when == IF_MOVED && known.tree_changes != session->tree_changes) ||
+	    (when == IF_ANOTHER && known.generation != generation_of(dentry))) {
+		subject->generation = generation_of(dentry);
+		known.tree_changes = session->tree_changes;
 		known.generation = subject->generation;
-		known.wanted = emit_path(subject, dentry, mnt, (__u64)inode, time_ns);
+		known.wanted = emit_path(thread, subject, dentry, mnt);
 		bpf_map_update_elem(&known_files, &identity, &known, BPF_ANY);
 	}
 	subject->generation = known.generation;
 	if (known.wanted == UNWANTED_FILE)
 		subject->flags |= UNWANTED;
+	return 0;
 }
 
 /* Take down which file a call is about. */
-int __noinline note_file(struct subject *subject, __u64 file_address, __u64 time_ns, __u32 when)
+int __noinline note_file(struct thread *thread, struct subject *subject, __u64 file_address, __u32 when)
 {
 	struct file *file = (struct file *)file_address;
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	__u16 mode = BPF_CORE_READ(inode, i_mode) & S_IFMT;
+	__u16 mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
 
-	if (!subject)
+	if (!thread || !subject)
 		return 0;
 	subject->file = file_address;
 	subject->flags = BDT_CALL_HAS_FILE;
@@ -84,69 +110,53 @@ int __noinline note_file(struct subject *subject, __u64 file_address, __u64 time
 		if (BPF_CORE_READ(file, f_flags) & O_APPEND)
 			subject->flags |= BDT_CALL_APPEND;
 	}
-	identify(subject, (__u64)BPF_CORE_READ(file, f_path.dentry), (__u64)BPF_CORE_READ(file, f_path.mnt), inode, time_ns,
-		 when);
-	return 0;
+	return identify(thread, subject, (__u64)BPF_CORE_READ(file, f_path.dentry), (__u64)BPF_CORE_READ(file, f_path.mnt),
+			when);
 }
 
-#define UNREADABLE 256
-
-/* The first character of a path in user memory: 0 for an empty one, and where none is given. */
-static __always_inline __u32 first_of(__u64 path)
+static __always_inline __u64 size_of(__u64 file_address)
 {
-	__u8 first = 0;
-
-	if (path && bpf_probe_read_user(&first, 1, (void *)path))
-		return UNREADABLE;
-	return first;
+	return BPF_CORE_READ((struct file *)file_address, f_inode, i_size);
 }
 
 /*
  * Take down from which directory a path counts, by its first character: the working directory or a descriptor's for a
  * relative one, the root for an absolute one of a process that has changed its root.
  */
-int __noinline note_base(struct subject *subject, __u32 first, __s32 base, __u64 time_ns)
+int __noinline note_base(struct thread *thread, struct subject *subject, __u32 first, __s32 base)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-	struct dentry *dentry;
-	struct vfsmount *mnt;
-	__u64 file;
+	/* What is below it may have been asked for, also when it was not itself. */
+	__u32 flags = BDT_CALL_FROM_BASE;
+	struct session *session;
+	struct path *path;
 
-	if (!fs || !subject || first == UNREADABLE)
+	if (!fs || !thread || !subject)
 		return 0;
+	session = session_at(thread->slot);
 	if (first == '/') {
-		dentry = BPF_CORE_READ(fs, root.dentry);
-		mnt = BPF_CORE_READ(fs, root.mnt);
-		if ((__u64)dentry == root_dentry && (__u64)mnt == root_mnt)
-			return 0;
+		path = &fs->root;
 	} else if (base != AT_FDCWD) {
-		file = file_of(base);
-		if (!file)
+		subject->file = file_of(base);
+		if (!subject->file)
 			return 0;
-		note_file(subject, file, time_ns, IF_MOVED);
+		path = &((struct file *)subject->file)->f_path;
 		/* An empty path means the descriptor's own file. */
-		if (first)
-			subject->flags = BDT_CALL_FROM_BASE;
-		else
-			subject->flags &= ~BDT_CALL_HAS_OFFSET;
-		return 0;
+		if (!first)
+			flags = BDT_CALL_HAS_FILE;
 	} else {
-		dentry = BPF_CORE_READ(fs, pwd.dentry);
-		mnt = BPF_CORE_READ(fs, pwd.mnt);
+		path = &fs->pwd;
 	}
-	identify(subject, (__u64)dentry, (__u64)mnt, BPF_CORE_READ(dentry, d_inode), time_ns, IF_MOVED);
-	/* What is below it may have been asked for, also when it has not been itself. */
-	subject->flags = BDT_CALL_FROM_BASE;
+	if (first == '/' && (__u64)BPF_CORE_READ(path, dentry) == session->root_dentry &&
+	    (__u64)BPF_CORE_READ(path, mnt) == session->root_mnt)
+		return 0;
+	identify(thread, subject, (__u64)BPF_CORE_READ(path, dentry), (__u64)BPF_CORE_READ(path, mnt), IF_MOVED);
+	subject->flags = flags | (first ? 0 : subject->flags & UNWANTED);
 	return 0;
 }
 
 static __always_inline void forget(struct subject *subject)
 {
-	subject->file = 0;
-	subject->inode = 0;
-	subject->position = 0;
-	subject->device = 0;
-	subject->generation = 0;
-	subject->flags = 0;
+	__builtin_memset(subject, 0, sizeof(*subject));
 }

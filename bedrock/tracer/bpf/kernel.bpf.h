@@ -63,6 +63,7 @@ struct super_block {
 } CORE;
 struct inode {
 	unsigned short i_mode;
+	long long i_size;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
@@ -101,6 +102,7 @@ struct vm_area_struct {
 	unsigned long vm_start;
 	unsigned long vm_end;
 	unsigned long vm_pgoff;
+	unsigned long vm_flags;
 	struct file *vm_file;
 } CORE;
 struct kiocb {
@@ -123,6 +125,30 @@ struct io_rw {
 } CORE;
 struct filename {
 	const char *name;
+} CORE;
+/* From 7.0 on the requests have their names in one of these each. */
+struct delayed_filename {
+	struct filename *__incomplete_filename;
+} CORE;
+struct io_open___delayed {
+	struct delayed_filename filename;
+} CORE;
+struct io_statx___delayed {
+	struct delayed_filename filename;
+} CORE;
+struct io_unlink___delayed {
+	struct delayed_filename filename;
+} CORE;
+struct io_mkdir___delayed {
+	struct delayed_filename filename;
+} CORE;
+struct io_rename___delayed {
+	struct delayed_filename oldpath;
+	struct delayed_filename newpath;
+} CORE;
+struct io_link___delayed {
+	struct delayed_filename oldpath;
+	struct delayed_filename newpath;
 } CORE;
 struct io_open {
 	int dfd;
@@ -218,8 +244,19 @@ struct thread_info {
 	unsigned long flags;
 	unsigned int status;
 } CORE;
+typedef struct {
+	int counter;
+} atomic_t;
+struct signal_struct {
+	atomic_t live;
+} CORE;
 struct task_struct {
 	struct thread_info thread_info;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	__u64 start_time;
+	struct signal_struct *signal;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	int exit_code;
@@ -239,8 +276,6 @@ struct task_struct {
 struct registers {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
 };
-#define ARGUMENTS(r) { (r).di, (r).si, (r).dx, (r).r10, (r).r8, (r).r9 }
-#define ARGUMENTS32(r) { (__u32)(r).bx, (__u32)(r).cx, (__u32)(r).dx, (__u32)(r).si, (__u32)(r).di, (__u32)(r).bp }
 #define TS_COMPAT 2
 #define X32_CALL 0x40000000
 #elif defined(__TARGET_ARCH_arm64)
@@ -251,7 +286,6 @@ struct pt_regs {
 	__u64 orig_x0; /* x[0] becomes the result */
 	int syscallno;
 } CORE;
-#define ARGUMENTS(r) { (r).x[0], (r).x[1], (r).x[2], (r).x[3], (r).x[4], (r).x[5] }
 #define TIF_32BIT (1 << 22)
 #else
 #error "the probes know x86-64 and arm64"
@@ -263,11 +297,15 @@ struct pt_regs {
 #define S_IFDIR 0040000
 #define OVERLAYFS_MAGIC 0x794c7630
 #define ANON_INODE_MAGIC 0x09041934
+#define PIDFS_MAGIC 0x50494446
 #define REQ_F_FIXED_FILE 1 /* as IOSQE_FIXED_FILE, which is an interface to user space */
 #define READ_MULTISHOT 49
 #define FICLONE 0x40049409
 #define FICLONERANGE 0x4020940d
 #define FIDEDUPERANGE 0xc0189436
+#define FS_IOC_SETFLAGS 0x40086602
+#define FS_IOC32_SETFLAGS 0x40046602
+#define FS_IOC_FSSETXATTR 0x401c5820
 #define MAX_CALLS 1024 /* numbers from there on are none of any interface */
 #define MAX_IOCBS (1 << 20) /* more than the kernel takes at once */
 #define O_APPEND 02000
@@ -275,6 +313,15 @@ struct pt_regs {
 /* FMODE_BACKING was bit 25 when it was new (6.5) and is bit 24 since 6.10; where it is the one, the other is rare. */
 #define MAY_BE_BACKING (1u << 24 | 1u << 25)
 #define MAP_ANONYMOUS 0x20
+#define VM_SHARED 8
+#define RWF_APPEND 0x10
+#define RESOLVE_IN_ROOT 0x10
+#define AF_UNIX 1
+#define SOL_SOCKET 1
+#define SCM_RIGHTS 1
+#define SIGBUS 7
+#define SIGSEGV 11
+#define CORE_DUMPED 0x80 /* of a status as in wait(2) */
 #define AT_FDCWD -100
 #define EFAULT 14
 #define ENOSYS 38
@@ -284,6 +331,7 @@ struct pt_regs {
 #define MAX_PATH 4096
 #define MAX_NAME 256
 #define MAX_LEVELS 2048 /* components of one letter that MAX_PATH has room for */
+#define MAX_TURNS MAX_LEVELS /* of any loop, on kernels without bpf_loop */
 #define MAX_NAMESPACES 32 /* the kernel's own limit, MAX_PID_NS_LEVEL */
 #define MAX_IOVECS 1024 /* the kernel's own limit, UIO_MAXIOV */
 #define MAX_ARGV_PARTS 64

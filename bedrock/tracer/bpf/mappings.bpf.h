@@ -19,6 +19,7 @@ struct maple_walk {
 	__u64 max;
 	struct mapping mapping;
 	int found;
+	__u32 turns;
 };
 
 /* The offset of a field in a node, which is of one layout or the other. */
@@ -51,13 +52,14 @@ static __always_inline void descend(struct maple_walk *walk, __u64 node, bool is
 }
 
 /* One level down; 1 ends the walk. */
-static long walk_down(__u32 index, struct maple_walk *walk)
+static __always_inline long walk_down(__u32 index, struct maple_walk *walk)
 {
 	__u64 node = walk->entry & MAPLE_NODE;
 	__u32 type = walk->entry >> 3 & 15;
 	struct vm_area_struct *vma;
 
 	if (!node) {
+		walk->mapping.end = walk->max;
 		walk->found = NOT_MAPPED;
 		return 1;
 	}
@@ -68,6 +70,8 @@ static long walk_down(__u32 index, struct maple_walk *walk)
 			return 0;
 		vma = (struct vm_area_struct *)walk->entry;
 		if (!vma) {
+			/* Nothing is mapped up to there. */
+			walk->mapping.end = walk->max;
 			walk->found = NOT_MAPPED;
 			return 1;
 		}
@@ -75,6 +79,7 @@ static long walk_down(__u32 index, struct maple_walk *walk)
 		walk->mapping.end = BPF_CORE_READ(vma, vm_end);
 		walk->mapping.page_offset = BPF_CORE_READ(vma, vm_pgoff);
 		walk->mapping.file = (__u64)BPF_CORE_READ(vma, vm_file);
+		walk->mapping.flags = BPF_CORE_READ(vma, vm_flags);
 		if (walk->mapping.start <= walk->address && walk->address < walk->mapping.end) {
 			walk->found = MAPPED;
 			return 1;
@@ -84,6 +89,8 @@ static long walk_down(__u32 index, struct maple_walk *walk)
 	walk->max = ~0ULL;
 	return 0;
 }
+
+LOOP(walk_down, maple_walk)
 
 /*
  * What is mapped at an address of the current process. The kernel's own look-up needs the lock of the map, which it can
@@ -105,18 +112,20 @@ int __noinline find_mapping(struct mapping *mapping, __u64 address)
 	/* A tree of one entry has no node, and no process has one mapping only. */
 	if ((walk.entry & 3) != 2 || walk.entry <= 4096)
 		return NOT_MAPPED;
-	bpf_loop(MAPLE_STEPS, walk_down, &walk, 0);
+	run_walk_down(&walk, MAPLE_STEPS);
 	*mapping = walk.mapping;
 	return walk.found;
 }
 
 /* Take down a file by one of its mappings; there, the kernel keeps the lower file of a stacked one. */
-static __always_inline void note_mapped(struct subject *subject, __u64 file_address, __u64 time_ns)
+int __noinline note_mapped(struct thread *thread, struct subject *subject, __u64 file_address)
 {
 	struct file *file = (struct file *)file_address;
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct vfsmount *mnt = BPF_CORE_READ(file, f_path.mnt);
 
+	if (!thread || !subject)
+		return 0;
 	if (bpf_core_type_exists(struct backing_file) && BPF_CORE_READ(file, f_mode) & MAY_BE_BACKING) {
 		struct backing_file *backing = (struct backing_file *)file_address;
 		struct dentry *upper = BPF_CORE_READ(backing, user_path.dentry);
@@ -129,22 +138,54 @@ static __always_inline void note_mapped(struct subject *subject, __u64 file_addr
 	}
 	subject->file = file_address;
 	subject->flags = BDT_CALL_HAS_FILE | BDT_CALL_HAS_OFFSET;
-	identify(subject, (__u64)dentry, (__u64)mnt, BPF_CORE_READ(dentry, d_inode), time_ns, IF_NEW);
+	return identify(thread, subject, (__u64)dentry, (__u64)mnt, IF_NEW);
 }
 
-/* Take down which file is mapped at an address; false when none is. */
-static __always_inline bool note_mapping(struct task_struct *task, struct subject *subject, __u64 address, __u64 time_ns)
+/* Take down the file that is mapped at an address, as a piece of what a call is about. Returns where to look on, or 0. */
+static __always_inline __u64 take_piece(struct thread *thread, __u64 start, __u64 end)
 {
-	struct mapping mapping = {};
-	int found = find_mapping(&mapping, address);
+	struct mapping *mapping = &thread->mapping;
+	struct piece *piece;
+	int found = find_mapping(mapping, start);
 
 	if (found == MAPPING_CHANGES) {
 		/* Whether there is a file, and which, stays unknown. */
-		count_seen();
-		count_cause(BDT_CAUSE_MAPPING_BUSY);
+		count_lost(thread->slot, BDT_CAUSE_MAPPING_BUSY);
+		return 0;
 	}
-	if (found != MAPPED || !mapping.file)
-		return false;
-	note_mapped(subject, mapping.file, time_ns);
-	return true;
+	if (found == NOT_MAPPED)
+		return mapping->end >= start && mapping->end + 1 < end ? mapping->end + 1 : 0;
+	if (mapping->file) {
+		piece = &thread->pieces[thread->piece_count & (MAX_PIECES - 1)];
+		forget(&piece->subject);
+		note_mapped(thread, &piece->subject, mapping->file);
+		piece->subject.flags &= ~BDT_CALL_HAS_OFFSET;
+		piece->start = start;
+		piece->end = mapping->end < end ? mapping->end : end;
+		thread->piece_count++;
+	}
+	return mapping->end < end ? mapping->end : 0;
+}
+
+#define MAX_MAPPINGS 32 /* that one munmap or msync is followed through */
+
+/*
+ * Take down the files that are mapped between two addresses, when munmap or msync begins. What is beyond the number that
+ * there is room for is counted.
+ */
+int __noinline take_pieces(struct thread *thread, __u64 start, __u64 size)
+{
+	__u64 end = (start + size + (1ULL << page_shift) - 1) & ~((1ULL << page_shift) - 1), at = start;
+
+	if (!thread)
+		return 0;
+	thread->piece_count = 0;
+	for (int i = 0; i < MAX_MAPPINGS; i++) {
+		if (!at || thread->piece_count >= MAX_PIECES)
+			break;
+		at = take_piece(thread, at, end);
+	}
+	if (at)
+		count_lost(thread->slot, BDT_CAUSE_MAPPING_BUSY);
+	return 0;
 }

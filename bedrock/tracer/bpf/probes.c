@@ -1,291 +1,386 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
+#include "probes.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "bdt_format.h"
 #include "bdtrace.skel.h"
-#include "calls.h"
+#include "clocks.h"
+#include "kernel.h"
 #include "syscalls.h"
-#include "tracer.h"
 
 #define SYSCALLS 512
-#define EVENT_KINDS 128
+#define TRACEFS "/sys/kernel/tracing"
+#define LOG_BYTES (256 << 10)
 
-/* Programs for which the kernel may lack the tracepoint, and what is not in the trace then. */
-static const struct {
+/*
+ * Programs that a kernel may not take, or lack the tracepoint for, and what is not in traces then. Those of a kind that
+ * has two programs are listed with both; what is missing is said only where neither works.
+ */
+static const struct optional {
 	const char *program;
-	const char *what;
+	uint32_t feature; /* 0: another program does the same */
 } optional_programs[] = {
-	{ "on_page_fault", "page_faults" },
-	{ "on_page_in", "device_reads" },
-	{ "on_uring_submit", "io_uring" },
-	{ "on_uring_complete", "io_uring" },
+	{ "on_page_fault", BDT_FEATURE_PAGE_FAULTS },
+	{ "on_signal", BDT_FEATURE_FAILED_FAULTS },
+	{ "on_page_in", BDT_FEATURE_DEVICE_READS },
+	{ "on_uring_submit", 0 },
+	{ "on_uring_submit_sqe", 0 },
+	{ "on_uring_complete", BDT_FEATURE_IO_URING },
+	{ "on_enter_event", 0 },
+	{ "on_exit_event", 0 },
+	{ "look", 0 },
+};
+#define OPTIONAL_COUNT (sizeof(optional_programs) / sizeof(*optional_programs))
+
+static const struct {
+	uint32_t bit;
+	const char *name;
+} feature_names[] = {
+	{ BDT_FEATURE_PAGE_FAULTS, "page_faults" },
+	{ BDT_FEATURE_DEVICE_READS, "device_reads" },
+	{ BDT_FEATURE_IO_URING, "io_uring" },
+	{ BDT_FEATURE_IO_URING_PATHS, "io_uring_paths" },
+	{ BDT_FEATURE_MAPPINGS, "mappings" },
+	{ BDT_FEATURE_FAILED_FAULTS, "failed_faults" },
+	{ BDT_FEATURE_CALLS_32, "calls_32" },
+	{ BDT_FEATURE_DEEP_PATHS, "deep_paths" },
 };
 
-/* How often the kernel left a probe out because the same one was running on that processor, for whichever task. */
-static uint64_t count_missed(struct tracer *t)
+void list_features(uint32_t mask, char *text, size_t room)
 {
-	struct bpf_program *program;
-	uint64_t missed = 0;
+	size_t n = 0;
 
-	bpf_object__for_each_program(program, t->probes->obj) {
-		struct bpf_prog_info info = {};
-		uint32_t size = sizeof(info);
-		int fd = bpf_program__fd(program);
-
-		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &size))
-			missed += info.recursion_misses;
-	}
-	return missed;
+	*text = 0;
+	for (size_t i = 0; i < sizeof(feature_names) / sizeof(*feature_names); i++)
+		if (mask & feature_names[i].bit && n < room)
+			n += snprintf(text + n, room - n, "%s\"%s\"", n ? "," : "", feature_names[i].name);
 }
 
-struct counts read_counts(struct tracer *t)
-{
-	struct counts sum = {}, *each;
-	int cpus = libbpf_num_possible_cpus();
-	uint32_t zero = 0;
-	uint64_t missed;
+/* What libbpf says while it loads: the verifier's own words are the only explanation of a refusal. */
+static char *load_log;
+static size_t load_log_bytes;
 
-	if (!t->probes || cpus < 1)
-		return sum;
-	each = calloc(cpus, sizeof(*each));
-	if (each && !bpf_map_lookup_elem(bpf_map__fd(t->probes->maps.counters), &zero, each))
-		for (int i = 0; i < cpus; i++) {
-			sum.seen += each[i].seen;
-			sum.filtered += each[i].filtered;
-			for (int cause = 0; cause < BDT_CAUSES; cause++)
-				sum.by_cause[cause] += each[i].by_cause[cause];
+static int keep_log(enum libbpf_print_level level, const char *format, va_list arguments)
+{
+	char *text;
+	size_t n;
+
+	if (level != LIBBPF_WARN || vasprintf(&text, format, arguments) < 0)
+		return 0;
+	fputs(text, stderr);
+	n = strlen(text);
+	if (load_log && n < LOG_BYTES / 2) {
+		/* The last words count: of a long log the beginning goes. */
+		if (load_log_bytes + n >= LOG_BYTES) {
+			memmove(load_log, load_log + LOG_BYTES / 2, load_log_bytes - LOG_BYTES / 2);
+			load_log_bytes -= LOG_BYTES / 2;
 		}
-	free(each);
-	missed = count_missed(t);
-	sum.by_cause[BDT_CAUSE_PROBE_MISSED] = missed;
-	/* Records that no probe could count, and those that the loader makes itself. */
-	sum.seen += missed + t->total_records;
-	sum.by_cause[BDT_CAUSE_END_UNSEEN] += t->unseen_ends;
-	sum.by_cause[BDT_CAUSE_WRITE_ERROR] += t->writer ? writer_state(t->writer).lost : 0;
-	sum.by_cause[BDT_CAUSE_SIZE_LIMIT] += t->size_lost;
-	return sum;
-}
-
-static int quiet(enum libbpf_print_level level, const char *format, va_list arguments)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, format, arguments) : 0;
-}
-
-/* Which events are wanted: all, or those whose numbers were given, and the processes' own. */
-static void fill_wanted(struct tracer *t, uint8_t *wants)
-{
-	const char *at = t->wishes.ops;
-
-	memset(wants, !at, EVENT_KINDS);
-	while (at && *at) {
-		char *end;
-		unsigned long op = strtoul(at, &end, 10);
-
-		if (op < EVENT_KINDS)
-			wants[op] = 1;
-		at = *end ? end + 1 : end;
+		memcpy(load_log + load_log_bytes, text, n + 1);
+		load_log_bytes += n;
+	} else if (load_log) {
+		load_log_bytes = LOG_BYTES / 2;
+		memcpy(load_log, text + n - load_log_bytes, load_log_bytes + 1);
 	}
-	for (int op = BDT_OP_EXECVE; op <= BDT_OP_EXIT; op++)
-		wants[op] = 1;
+	free(text);
+	return 0;
 }
 
-/* Calls that are not wanted are none that the probes know, but for those after which paths may be other ones. */
-static void leave_out(uint8_t *op_of, const uint8_t *wants)
+/* The name of the program that libbpf has last complained of; empty where there is none. */
+static void refused_program(char *name, size_t room)
 {
-	for (int number = 0; number < SYSCALLS; number++)
-		if (!wants[op_of[number] % EVENT_KINDS] && !changes_tree(op_of[number]))
-			op_of[number] = 0;
-}
+	char *at = load_log, *found = NULL;
 
-/* Paths stand in records with their last component first, each with a slash behind. */
-static void fill_prefix(struct bdtrace_bpf__rodata *rodata, int index, const char *path)
-{
-	size_t end = strlen(path), size = 0;
-	char *text = (char *)rodata->prefixes[index].text;
-
-	while (end) {
-		size_t begin = end;
-
-		while (begin && path[begin - 1] != '/')
-			begin--;
-		if (begin < end && size + end - begin + 1 <= BDT_MAX_PREFIX) {
-			memcpy(text + size, path + begin, end - begin);
-			size += end - begin;
-			text[size++] = '/';
-		}
-		end = begin ? begin - 1 : 0;
+	*name = 0;
+	while (at && (at = strstr(at, "prog '"))) {
+		at += 6;
+		if (strstr(at, "': BPF program load failed") || strstr(at, "': failed to load"))
+			found = at;
 	}
-	*(uint32_t *)&rodata->prefixes[index].size = size;
+	if (found)
+		snprintf(name, room, "%.*s", (int)strcspn(found, "'"), found);
 }
 
-static void fill_settings(struct tracer *t)
+/* The last lines of the verifier's log that say something, in the order in which it said them. */
+static void last_words(char *text, size_t room)
 {
-	struct bdtrace_bpf__rodata *rodata = t->probes->rodata;
+	char *end = strstr(load_log, "processed "), *next, *begin;
+	int lines = 0;
+
+	while (end && (next = strstr(end + 1, "processed ")))
+		end = next;
+	if (!end) {
+		snprintf(text, room, "%s", load_log + (load_log_bytes > room ? load_log_bytes - room + 1 : 0));
+		return;
+	}
+	for (begin = end; begin > load_log && lines < 4; begin--)
+		lines += begin[-1] == '\n';
+	while (*begin == '\n')
+		begin++;
+	snprintf(text, room, "%.*s", (int)(end - begin), begin);
+	for (char *at = text; *at; at++)
+		if (*at == '\n')
+			*at = at[1] ? '|' : 0;
+}
+
+static const struct optional *optional_of(const char *program)
+{
+	for (size_t i = 0; i < OPTIONAL_COUNT; i++)
+		if (!strcmp(optional_programs[i].program, program))
+			return &optional_programs[i];
+	return NULL;
+}
+
+static void fill_settings(struct bdtrace_bpf *skeleton, const struct kernel *kernel)
+{
+	struct bdtrace_bpf__rodata *rodata = skeleton->rodata;
 
 	fill_operations((uint8_t *)rodata->op_of);
 	fill_operations32((uint8_t *)rodata->op32_of, (uint8_t *)rodata->form32_of);
 	fill_shapes((struct bdt_shape *)rodata->shapes);
-	fill_wanted(t, (uint8_t *)rodata->wants);
-	for (int op = BDT_OP_OPEN; op <= BDT_OP_CREAT; op++)
-		*(uint32_t *)&rodata->opens_are_untold |= !rodata->wants[op];
-	leave_out((uint8_t *)rodata->op_of, (uint8_t *)rodata->wants);
-	leave_out((uint8_t *)rodata->op32_of, (uint8_t *)rodata->wants);
-	for (int i = 0; i < t->wishes.prefix_count; i++)
-		fill_prefix(rodata, i, t->wishes.prefixes[i]);
-	*(uint32_t *)&rodata->prefix_count = t->wishes.prefix_count;
-	*(uint32_t *)&rodata->mode = t->wishes.mode;
 	*(uint32_t *)&rodata->page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE));
-	*(uint32_t *)&rodata->wakeup_bytes = t->wishes.ring_bytes / 8;
-	bpf_map__set_max_entries(t->probes->maps.ring, t->wishes.ring_bytes);
-	if (t->wishes.mode != BDT_MODE_SUMMARY) {
-		/* Making them takes milliseconds, and nothing is counted in them. */
-		bpf_map__set_max_entries(t->probes->maps.file_totals, 1);
-		bpf_map__set_max_entries(t->probes->maps.op_totals, 1);
-	}
+	*(bool *)&rodata->has_loop = kernel->has_loop;
+	*(bool *)&rodata->exit_says_last = kernel->exit_says_last;
+	/* That can't fail but on a machine that has only just started. */
+	while (getrandom((void *)&rodata->hash_key, sizeof(rodata->hash_key), 0) < 0 && errno == EINTR)
+		;
 }
 
-static const char *optional_part(const char *program)
+/* Open the object and load it, but for the programs in ``left_out``. An errno, 0 for success. */
+static int load(struct probes *probes, const struct kernel *kernel, const bool *left_out)
 {
-	for (size_t i = 0; i < sizeof(optional_programs) / sizeof(*optional_programs); i++)
-		if (!strcmp(optional_programs[i].program, program))
-			return optional_programs[i].what;
+	struct bdtrace_bpf *skeleton = bdtrace_bpf__open();
+	struct bpf_program *program;
+	int error;
+
+	if (!skeleton)
+		return errno;
+	fill_settings(skeleton, kernel);
+	for (size_t i = 0; i < OPTIONAL_COUNT; i++) {
+		program = bpf_object__find_program_by_name(skeleton->obj, optional_programs[i].program);
+		if (left_out[i])
+			bpf_program__set_autoload(program, false);
+	}
+	error = -bdtrace_bpf__load(skeleton);
+	if (error)
+		bdtrace_bpf__destroy(skeleton);
+	else
+		probes->skeleton = skeleton;
+	return error;
+}
+
+/* Load as many programs as this kernel takes; those that must be there it must take. */
+static bool load_what_works(struct probes *probes, const struct kernel *kernel, bool *left_out,
+			    char error[MESSAGE_BYTES])
+{
+	char name[128], words[1024];
+
+	for (size_t tries = 0; tries <= OPTIONAL_COUNT; tries++) {
+		const struct optional *optional;
+		int code;
+
+		load_log_bytes = 0;
+		*load_log = 0;
+		code = load(probes, kernel, left_out);
+		if (!code)
+			return true;
+		refused_program(name, sizeof(name));
+		optional = optional_of(name);
+		if (!optional || left_out[optional - optional_programs]) {
+			last_words(words, sizeof(words));
+			snprintf(error, MESSAGE_BYTES, "the kernel refused the probe %s: %s%s%s", *name ? name : "object",
+				 strerror(code), *words ? "; the verifier's last words: " : "", words);
+			return false;
+		}
+		left_out[optional - optional_programs] = true;
+	}
+	return false;
+}
+
+static void *want_processor(void *is_over)
+{
+	while (!__atomic_load_n((bool *)is_over, __ATOMIC_RELAXED))
+		;
 	return NULL;
 }
 
-/* The probes find mappings in the tree that the kernel keeps them in since 6.1. */
-static bool finds_mappings(void)
+/*
+ * Whether a task can lose the processor within a probe: make a call, in which a probe waits, on a processor that another
+ * thread wants too.
+ */
+static bool find_preemptible(struct bdtrace_bpf *skeleton)
 {
-	struct utsname system;
-	int major = 0, minor = 0;
+	struct bpf_link *link;
+	cpu_set_t before, one;
+	bool is_over = false;
+	pthread_t rival;
 
-	uname(&system);
-	return sscanf(system.release, "%d.%d", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 1));
+	if (!bpf_program__autoload(skeleton->progs.look))
+		return true;
+	link = bpf_program__attach(skeleton->progs.look);
+	if (!link)
+		return true;
+	sched_getaffinity(0, sizeof(before), &before);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	/* It inherits the processor. */
+	if (!pthread_create(&rival, NULL, want_processor, &is_over)) {
+		skeleton->bss->looking_tid = syscall(SYS_gettid);
+		syscall(SYS_getppid);
+		__atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
+		pthread_join(rival, NULL);
+	}
+	sched_setaffinity(0, sizeof(before), &before);
+	bpf_link__destroy(link);
+	return skeleton->bss->lost_processor;
 }
 
-/* Attach every program; of what this kernel lacks the tracepoint, take a note. */
-static bool attach_programs(struct tracer *t)
+/* Perf events are found by numbers that are in a file system of the kernel's. Whoever may load probes may mount it. */
+static bool has_tracefs(void)
 {
+	if (!access(TRACEFS "/events/raw_syscalls/sys_enter/id", R_OK))
+		return true;
+	return !mount("tracefs", TRACEFS, "tracefs", 0, NULL) && !access(TRACEFS "/events/raw_syscalls/sys_enter/id", R_OK);
+}
+
+/* See the calls: through perf events where a task can lose the processor in a probe, by raw tracepoints elsewhere. */
+static bool attach_calls(struct probes *probes, char error[MESSAGE_BYTES])
+{
+	struct bdtrace_bpf *skeleton = probes->skeleton;
+
+	probes->is_preemptible = find_preemptible(skeleton);
+	skeleton->bss->is_preemptible = probes->is_preemptible;
+	if (probes->is_preemptible && bpf_program__autoload(skeleton->progs.on_enter_event) &&
+	    bpf_program__autoload(skeleton->progs.on_exit_event) && has_tracefs()) {
+		struct bpf_link *enter = bpf_program__attach(skeleton->progs.on_enter_event);
+		struct bpf_link *exit = enter ? bpf_program__attach(skeleton->progs.on_exit_event) : NULL;
+
+		if (enter && exit) {
+			probes->uses_events = true;
+			return true;
+		}
+		bpf_link__destroy(enter);
+	}
+	/* The links are not kept: the probes stay attached until this process is gone. */
+	if (bpf_program__attach(skeleton->progs.on_exit) && bpf_program__attach(skeleton->progs.on_enter))
+		return true;
+	snprintf(error, MESSAGE_BYTES, "the probes of system calls can't be attached: %s", strerror(errno));
+	return false;
+}
+
+/* Attach the probes of everything but calls; what this kernel does not give is taken down in ``unsupported``. */
+static bool attach_others(struct probes *probes, const struct kernel *kernel, char error[MESSAGE_BYTES])
+{
+	struct bdtrace_bpf *skeleton = probes->skeleton;
 	struct bpf_program *program;
+	bool has_submit = false;
 
-	bpf_object__for_each_program(program, t->probes->obj) {
-		const char *part = optional_part(bpf_program__name(program));
-		bool can_work = program != t->probes->progs.on_page_fault || finds_mappings();
+	bpf_object__for_each_program(program, skeleton->obj) {
+		const char *name = bpf_program__name(program);
+		const struct optional *optional = optional_of(name);
+		bool is_done;
 
-		if (can_work && bpf_program__attach(program))
+		if (program == skeleton->progs.look || program == skeleton->progs.on_enter ||
+		    program == skeleton->progs.on_exit || program == skeleton->progs.on_enter_event ||
+		    program == skeleton->progs.on_exit_event)
 			continue;
-		if (!part) {
-			set_error(t, "the probe %s can't be attached: %s", bpf_program__name(program), strerror(errno));
+		is_done = bpf_program__autoload(program) && bpf_program__attach(program);
+		if (is_done && (program == skeleton->progs.on_uring_submit || program == skeleton->progs.on_uring_submit_sqe))
+			has_submit = true;
+		if (is_done)
+			continue;
+		if (!optional) {
+			snprintf(error, MESSAGE_BYTES, "the probe %s can't be attached: %s", name, strerror(errno));
 			return false;
 		}
-		if (!strstr(t->unsupported, part)) {
-			size_t n = strlen(t->unsupported);
-
-			snprintf(t->unsupported + n, sizeof(t->unsupported) - n, "%s\"%s\"", n ? "," : "", part);
-		}
+		probes->unsupported |= optional->feature;
 	}
-	/* The links are not kept: the probes stay attached until this process is gone, armed or not. */
-	if (finds_mappings())
-		bpf_program__attach_raw_tracepoint(t->probes->progs.on_page_fault, "page_fault_kernel");
+	if (!(probes->unsupported & BDT_FEATURE_PAGE_FAULTS))
+		bpf_program__attach_raw_tracepoint(skeleton->progs.on_page_fault, "page_fault_kernel");
+	if (!has_submit)
+		probes->unsupported |= BDT_FEATURE_IO_URING;
+	if (!kernel->has_request_names)
+		probes->unsupported |= BDT_FEATURE_IO_URING_PATHS;
+	if (!kernel->has_mapping_tree)
+		probes->unsupported |= BDT_FEATURE_PAGE_FAULTS | BDT_FEATURE_MAPPINGS;
+	if (probes->unsupported & BDT_FEATURE_PAGE_FAULTS)
+		probes->unsupported |= BDT_FEATURE_FAILED_FAULTS;
 	return true;
 }
 
-bool attach(struct tracer *t, int (*on_record)(void *tracer, void *record, size_t size))
+bool open_probes(struct probes *probes, char error[MESSAGE_BYTES])
 {
 	int64_t begun = clock_ns(CLOCK_MONOTONIC);
-	LIBBPF_OPTS(bpf_object_open_opts, options);
-	char types[PATH_MAX];
-	struct utsname system;
-	int error;
+	bool left_out[OPTIONAL_COUNT] = {}, is_open = false;
+	struct kernel kernel;
 
-	libbpf_set_print(quiet);
-	/* The types of the kernel for which the image was built are in it; reading those of any other takes longer. */
-	uname(&system);
-	snprintf(types, sizeof(types), "/btf/%s.btf", system.release);
-	if (!access(types, R_OK))
-		options.btf_custom_path = types;
-	t->probes = bdtrace_bpf__open_opts(&options);
-	if (!t->probes) {
-		set_error(t, "the probes can't be opened: %s", strerror(errno));
+	*probes = (struct probes){};
+	load_log = malloc(LOG_BYTES + 1);
+	libbpf_set_print(keep_log);
+	if (!load_log || !look_at_kernel(&kernel, error))
 		return false;
+	/* These would be taken, but could not find what they look for. */
+	for (size_t i = 0; i < OPTIONAL_COUNT; i++) {
+		const char *name = optional_programs[i].program;
+
+		left_out[i] = (!kernel.has_mapping_tree && !strcmp(name, "on_page_fault")) ||
+			      (!kernel.has_submit_req && !strcmp(name, "on_uring_submit")) ||
+			      (!kernel.has_submit_sqe && !strcmp(name, "on_uring_submit_sqe")) ||
+			      (!kernel.completes_requests && !strcmp(name, "on_uring_complete"));
 	}
-	fill_settings(t);
-	error = bdtrace_bpf__load(t->probes);
-	if (error) {
-		set_error(t, "the kernel refused the probes: %s; it must be 5.17 or later, with BTF, and the container needs "
-			     "CAP_SYS_ADMIN (`bedrock doctor` says more)", strerror(-error));
-		return false;
-	}
-	if (!attach_programs(t))
-		return false;
-	t->ring = ring_buffer__new(bpf_map__fd(t->probes->maps.ring), on_record, t, NULL);
-	if (!t->ring) {
-		set_error(t, "the ring can't be mapped: %s", strerror(errno));
-		return false;
-	}
-	t->attach_ms = (clock_ns(CLOCK_MONOTONIC) - begun) / 1e6;
-	return true;
+	is_open = load_what_works(probes, &kernel, left_out, error) && attach_calls(probes, error) &&
+		  attach_others(probes, &kernel, error);
+	free(load_log);
+	load_log = NULL;
+#if defined(__aarch64__)
+	probes->unsupported |= BDT_FEATURE_CALLS_32;
+#endif
+	probes->attach_ms = (clock_ns(CLOCK_MONOTONIC) - begun) / 1e6;
+	return is_open;
 }
 
-bool arm(struct tracer *t, pid_t pid)
+static uint64_t misses_of(struct bpf_program *program)
 {
-	struct bdt_start start = { .size = sizeof(start), .type = BDT_REC_START };
-	char path[64], line[256];
-	struct stat own, target;
-	uint32_t level = 0;
-	FILE *status;
-	int namespace;
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+	int fd = bpf_program__fd(program);
 
-	/*
-	 * Never closed: the kernel gives the number of a namespace that is gone to the next one, and the probes would take
-	 * the container that gets it for the target, until we end.
-	 */
-	snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
-	namespace = open(path, O_RDONLY | O_CLOEXEC);
-	if (stat("/proc/self/ns/pid", &own) || namespace < 0 || fstat(namespace, &target)) {
-		set_error(t, "the target's PID namespace can't be read (%s); the tracer needs the host's PID namespace "
-			     "and CAP_SYS_PTRACE", strerror(errno));
-		return false;
-	}
-	if (own.st_ino == target.st_ino) {
-		set_error(t, "the target has no PID namespace of its own, so it can't be told from the rest of the host");
-		return false;
-	}
-	/* NSpid has a number for each namespace from this /proc's down to the target's own. */
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	status = fopen(path, "r");
-	while (status && fgets(line, sizeof(line), status))
-		if (!strncmp(line, "NSpid:", 6))
-			for (char *at = strtok(line + 6, "\t \n"); at; at = strtok(NULL, "\t \n"))
-				level++;
-	if (status)
-		fclose(status);
-	if (level < 2) {
-		set_error(t, "the level of the target's PID namespace can't be read from %s", path);
-		return false;
-	}
-	t->target = pid;
-	t->probes->bss->target_level = level - 1;
-	__atomic_store_n(&t->probes->bss->target_inum, (uint32_t)target.st_ino, __ATOMIC_SEQ_CST);
-	start.tid = pid;
-	start.time_ns = clock_ns(CLOCK_MONOTONIC);
-	start.namespace = target.st_ino;
-	start.level = level - 1;
-	start.mode = t->wishes.mode;
-	start.is_filtered = t->wishes.ops || t->wishes.prefix_count;
-	t->total_records++;
-	writer_append(t->writer, &start);
-	return true;
+	return fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &size) ? info.recursion_misses : 0;
+}
+
+uint64_t missed_calls(struct probes *probes)
+{
+	struct bdtrace_bpf *skeleton = probes->skeleton;
+
+	return probes->uses_events ?
+		       misses_of(skeleton->progs.on_enter_event) + misses_of(skeleton->progs.on_exit_event) :
+		       misses_of(skeleton->progs.on_enter) + misses_of(skeleton->progs.on_exit);
+}
+
+uint64_t missed_probes(struct probes *probes)
+{
+	struct bpf_program *program;
+	uint64_t missed = 0;
+
+	bpf_object__for_each_program(program, probes->skeleton->obj)
+		missed += misses_of(program);
+	return missed;
 }

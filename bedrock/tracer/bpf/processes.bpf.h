@@ -10,58 +10,69 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct linux_binprm *binprm = (struct linux_binprm *)ctx->args[2];
+	struct session *session;
+	struct thread *thread;
 	struct fs_struct *fs;
-	struct call *call;
+	int slot = slot_of(task, &thread);
 
-	if (!is_target_task())
+	if (slot < 0)
 		return 0;
-	call = call_of(task, bpf_ktime_get_ns());
-	if (!call)
+	thread = known_thread(task, slot, thread, bpf_ktime_get_ns());
+	if (!thread)
 		return 0;
-	if (!has_begun) {
+	session = session_at(slot);
+	if (!session->has_begun) {
 		fs = BPF_CORE_READ(task, fs);
-		root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
-		root_mnt = (__u64)BPF_CORE_READ(fs, root.mnt);
-		has_begun = 1;
+		session->root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
+		session->root_mnt = (__u64)BPF_CORE_READ(fs, root.mnt);
+		session->has_begun = 1;
 	}
-	/* The program itself: of a script, its interpreter. */
-	note_file(&call->from, (__u64)BPF_CORE_READ(binprm, file), call->time_ns, ALWAYS);
-	emit_string(NULL, (__u64)BPF_CORE_READ(binprm, filename), FROM_KERNEL, call->time_ns, task->pid);
-	emit_argv(task, call->time_ns, task->pid);
+	/* The program itself: for a script, its interpreter. */
+	forget(&thread->from);
+	note_file(thread, &thread->from, (__u64)BPF_CORE_READ(binprm, file), ALWAYS);
+	/*
+	 * The old memory is gone, so an argument that was not read when the call began is taken from the kernel. It was
+	 * also written under another thread's number where not the first thread of the process calls.
+	 */
+	if (thread->path.is_unread || thread->entry_tid != task->pid) {
+		thread->entry_tid = task->pid;
+		emit_string(thread, NULL, (__u64)BPF_CORE_READ(binprm, filename), FROM_KERNEL);
+	}
+	thread->path.address = 0;
+	/* A program of 32 bits returns from its own interface's execve, which has another number. */
+	thread->number = ANY_NUMBER;
+	emit_argv(task);
 	return 0;
 }
 
-static __always_inline void emit_event(struct task_struct *task, __u16 op, __s64 result, __u64 argument, __u16 flags)
-{
-	struct bdt_call *record;
+/* Processes that the kernel makes for its own use, such as those that serve an io_uring: nobody forked them. */
+#define PF_IO_WORKER 0x10
+#define PF_USER_WORKER 0x4000
 
-	record = reserve(sizeof(*record));
-	if (!record)
-		return;
-	__builtin_memset(record, 0, sizeof(*record));
-	record->size = sizeof(*record);
-	record->type = BDT_REC_CALL;
-	record->tid = task->pid;
-	record->time_ns = bpf_ktime_get_ns();
-	record->result = result;
-	record->offset = -1;
-	record->arg = argument;
-	record->fd = -1;
-	record->tgid = task->tgid;
-	record->op = op;
-	record->flags = flags;
-	bpf_ringbuf_submit(record, wakeup());
-}
-
+/* Where the kernel has no number for a task in a namespace, as in that of a session it is not in, it has 0. */
 SEC("raw_tp/sched_process_fork")
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *child = (struct task_struct *)ctx->args[1];
+	__u64 now = bpf_ktime_get_ns();
+	struct thread *thread;
+	__u32 level;
+	int slot = slot_of(task, &thread);
 
-	if (!has_begun || !is_target_task() || !call_of(task, bpf_ktime_get_ns()))
+	if (slot < 0 || !session_at(slot)->has_begun)
 		return 0;
-	emit_event(task, BDT_OP_FORK, BPF_CORE_READ(child, pid), BPF_CORE_READ(child, tgid), 0);
+	thread = known_thread(task, slot, thread, now);
+	if (!thread)
+		return 0;
+	level = session_at(slot)->level;
+	/*
+	 * The child is introduced once more at its own first event, when this process may have ended and another one have
+	 * taken it over.
+	 */
+	introduce(thread, child, task->tgid, BPF_CORE_READ(child, group_leader, start_time), now);
+	emit_event(thread, NULL, BDT_OP_FORK, now, number_in(BPF_CORE_READ(child, thread_pid), level),
+		   number_in(BPF_CORE_READ(child, group_leader, thread_pid), level), 0);
 	return 0;
 }
 
@@ -69,12 +80,23 @@ SEC("raw_tp/sched_process_exit")
 int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 now = bpf_ktime_get_ns();
+	struct thread *thread;
+	bool is_last;
+	int slot = slot_of(task, &thread);
 
-	if (!has_begun || !is_target_task())
+	if (slot < 0 || !session_at(slot)->has_begun || task->flags & (PF_IO_WORKER | PF_USER_WORKER))
 		return 0;
 	/* One that never made a call that is traced is introduced here. */
-	if (!call_of(task, bpf_ktime_get_ns()))
+	thread = known_thread(task, slot, thread, now);
+	if (!thread)
 		return 0;
-	emit_event(task, BDT_OP_EXIT, task->exit_code, 0, ctx->args[1] ? BDT_CALL_GROUP_DEAD : 0);
+	/* Two threads that end at once may both find that nobody is left, which does no harm. */
+	is_last = exit_says_last ? ctx->args[1] & 1 : !BPF_CORE_READ(task, signal, live.counter);
+	if (is_preemptible && thread->op)
+		count_lost(slot, BDT_CAUSE_PROBE_MISSED);
+	if (is_last && task->exit_code & CORE_DUMPED)
+		emit_event(thread, NULL, BDT_OP_CORE_DUMP, now, 0, 0, 0);
+	emit_event(thread, NULL, BDT_OP_EXIT, now, task->exit_code, 0, is_last ? BDT_CALL_GROUP_DEAD : 0);
 	return 0;
 }

@@ -1,40 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* What the probes are told, what they keep, and what they count. */
+/*
+ * What the probes are told, what they keep, and what they count.
+ *
+ * Nothing here may be shared by two tasks without being made for it: on newer kernels a probe can be preempted, and the
+ * next task's probe begins on the same processor before it goes on. So what a probe puts together lies in the storage of
+ * its own task, and counts are added up atomically.
+ */
 #pragma once
 
 #include "kernel.bpf.h"
 #include "calls.h"
+#include "session.h"
 
 /* Set by the loader before it loads us: which Op a system call of this architecture is, 0 for none. */
 const volatile __u8 op_of[SYSCALLS];
 /* The same for the 32-bit interface of x86, and how each of its calls passes its arguments (enum abi32_form). */
 const volatile __u8 op32_of[SYSCALLS];
 const volatile __u8 form32_of[SYSCALLS];
-/* And for the Ops from BDT_OP_STAT on, which of its arguments is what. */
-const volatile struct bdt_shape shapes[128];
-const volatile __u32 wakeup_bytes;
+/* Which of an Op's arguments is what. */
+const volatile struct bdt_shape shapes[OPS];
 const volatile __u32 page_shift;
-/* BDT_MODE_EVENTS or BDT_MODE_SUMMARY. */
-const volatile __u32 mode;
-/* Not all calls that open files are traced: that a number has been given to another file has to be seen elsewhere. */
-const volatile __u32 opens_are_untold;
-/* Which events that are no system calls are wanted. */
-const volatile __u8 wants[128];
-/* Of which files events are wanted, as paths stand in a FILE record; none means all. */
-const volatile struct bdt_prefix prefixes[BDT_MAX_PREFIXES];
-const volatile __u32 prefix_count;
+/* What this kernel can do: the loader tries it out. */
+const volatile bool has_loop; /* bpf_loop, from 5.17 on */
+const volatile bool exit_says_last; /* sched_process_exit has a second argument, from 6.13 on */
+/* The texts of arguments are compared by a hash that a target can't predict. */
+const volatile __u64 hash_key;
 
-/* Set by the loader to arm and to disarm. */
-__u32 target_inum;
-__u32 target_level;
-/* Set by the loader when the trace has its upper size: from then on records are only counted. */
-__u32 is_full;
-/* Set here, once the target's own program has begun. */
-__u32 has_begun;
-/* How often a directory has been renamed or made: what was known of paths before may no longer hold. */
-__u32 tree_changes;
-__u64 root_dentry;
-__u64 root_mnt;
+/* Whether a task may lose the processor within a probe: found out by a probe, so not known before. */
+bool is_preemptible;
+/* The sessions that are traced; the loader makes and ends them. */
+struct session sessions[MAX_SESSIONS];
+/* The lowest level of a session's PID namespace; as long as there is none, no task has one so high. */
+__u32 lowest_level = ~0U;
+/* A filter: whether the number of a PID namespace may be a session's. */
+__u8 namespaces[NAMESPACE_BITS];
 
 /* What is mapped somewhere; ``file`` is 0 for memory without one. */
 struct mapping {
@@ -42,59 +41,119 @@ struct mapping {
 	__u64 start;
 	__u64 end;
 	__u64 page_offset;
+	__u64 flags; /* VM_... */
 };
 
-struct call {
-	__u64 time_ns;
+/* Where records of variable length are put together: the stack of a BPF program has 512 bytes. */
+struct scratch {
+	union {
+		struct bdt_file file;
+		struct bdt_string string;
+	} head;
+	char text[MAX_PATH + MAX_NAME];
+	char spare[64];
+};
+
+/* The mappings that one munmap takes away, beside the first. */
+#define MAX_PIECES 4
+struct piece {
+	struct subject subject;
+	__u64 start;
+	__u64 end;
+};
+
+/* A text argument, as it was when the call began. */
+struct argument {
+	__u64 address;
+	__u64 hash;
+	__u32 size;
+	__u8 is_unread; /* it was not in memory */
+	__u8 first; /* its first character, 0 for none */
+	__u8 reserved[2];
+};
+
+#define ANY_NUMBER (~0U)
+
+/* What is kept of a thread of a session, from one of its events to the next. */
+struct thread {
+	__u32 session; /* the number of its session; 0: this was just made */
+	__u32 slot;
+	__u64 started_ns; /* when its process began */
+	__u64 time_ns; /* when the call began */
+	__u64 noted_ns; /* the time that notes on files are given: that of the event they belong to */
+	__u64 switches; /* how often the thread had been switched out by then */
 	__u64 argument[8];
 	struct subject from;
-	struct subject to; /* of calls that move bytes from one file to another */
+	struct subject to; /* of calls that move bytes from one file to another, or have a second path */
+	struct argument path;
+	struct argument second;
+	__u64 size_before; /* of a file that is appended to */
 	__u64 faulted_at; /* when the last fault began that no system call has followed yet */
+	__u64 fault_offset;
 	struct subject fault;
-	__s64 fault_offset;
 	struct mapping area; /* in which the last fault was, and how often its process had changed its mappings by then */
 	__u64 area_mm;
 	__u32 area_changes;
-	__u16 op;
-	__u8 introduced;
+	__u32 number; /* of the system call; ANY_NUMBER after exec */
+	__u32 entry_tid; /* the thread's number when the call began: exec gives it the leader's */
+	__u32 piece_count;
+	__u32 text_limit; /* bytes that its text argument may have, with the NUL */
+	__u16 op; /* 0: no call that is traced has begun and not yet returned */
 	__u8 waited; /* pages came from the device during this call, or this fault */
-	__u8 entered; /* a call that we know has been entered, and not been returned from */
-	__u8 is_denied; /* a seccomp filter has answered it */
+	__u8 is_denied; /* the call returned without having been seen to begin */
 	__u8 has_base; /* from which directory its path counts has been taken down at its entry */
 	__u8 is_32; /* it came through the 32-bit interface */
 	__u8 form; /* enum abi32_form */
+	__u8 late; /* a text argument could be read at the return only */
+	__u8 changed; /* a text argument was another one at the return */
+	__u8 in_root; /* openat2 with RESOLVE_IN_ROOT */
+	__u8 reserved[2];
+	struct bdt_call values; /* the record that is being filled */
+	struct mapping mapping; /* that is being looked at */
+	struct piece pieces[MAX_PIECES];
+	struct scratch scratch;
 };
-
-enum { MEMBER = 1, OUTSIDER = 2 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct call);
-} calls SEC(".maps");
+	__type(value, struct thread);
+} threads SEC(".maps");
 
+/* Which entry of ``sessions`` the number of a PID namespace belongs to. */
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 25);
-} ring SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SESSIONS);
+	__type(key, __u32);
+	__type(value, __u32);
+} slots SEC(".maps");
 
-struct counts {
-	__u64 seen;
-	__u64 filtered;
-	__u64 by_cause[BDT_CAUSES];
+/* One ring a session, so that none fills another one's. */
+struct ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
 };
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_SESSIONS);
+	__type(key, __u32);
+	__array(values, struct ring);
+} rings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, MAX_SESSIONS);
 	__type(key, __u32);
 	__type(value, struct counts);
 } counters SEC(".maps");
 
 struct identity {
 	__u64 inode;
-	__u64 device;
+	__u32 device;
+	__u32 link;
+	__u32 session;
+	__u32 reserved;
 };
 
 #define WANTED_FILE 1
@@ -125,17 +184,6 @@ struct {
 } requests SEC(".maps");
 
 /* The counts of mode SUMMARY. */
-struct file_key {
-	__u64 inode;
-	__u32 device;
-	__u32 tgid;
-	__u64 generation;
-};
-struct op_key {
-	__u32 tgid;
-	__u32 op;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -154,73 +202,81 @@ struct {
 
 static const struct bdt_file_total no_file_total;
 static const struct bdt_op_total no_op_total;
+static const struct request no_request;
 
-/* Where records of variable length are put together: the stack of a BPF program has 512 bytes. */
-struct scratch {
-	union {
-		struct bdt_file file;
-		struct bdt_string string;
-	} head;
-	char text[MAX_PATH + MAX_NAME];
-	char spare[64];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct scratch);
-} scratches SEC(".maps");
-
-static __always_inline struct counts *counts(void)
+static __always_inline struct session *session_at(__u32 slot)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&counters, &zero);
+	return &sessions[SLOT(slot)];
 }
 
-static __always_inline void count_cause(int cause)
+static __always_inline struct counts *counts_at(__u32 slot)
 {
-	struct counts *c = counts();
+	__u32 key = SLOT(slot);
 
-	if (c)
-		c->by_cause[cause]++;
+	return bpf_map_lookup_elem(&counters, &key);
 }
 
-static __always_inline void count_seen(void)
+static __always_inline void increment(__u64 *count)
 {
-	struct counts *c = counts();
-
-	if (c)
-		c->seen++;
+	if (is_preemptible)
+		__sync_fetch_and_add(count, 1);
+	else
+		(*count)++;
 }
 
-static __always_inline void count_filtered(void)
+/* A record that is there, but has less in it than it should have. */
+static __always_inline void count_cause(__u32 slot, int cause)
 {
-	struct counts *c = counts();
+	struct counts *c = counts_at(slot);
 
 	if (c)
-		c->filtered++;
+		increment(&c->by_cause[cause]);
+}
+
+/* A record that is not there. */
+static __always_inline void count_lost(__u32 slot, int cause)
+{
+	struct counts *c = counts_at(slot);
+
+	if (c) {
+		increment(&c->seen);
+		increment(&c->by_cause[cause]);
+	}
+}
+
+static __always_inline void count_filtered(__u32 slot)
+{
+	struct counts *c = counts_at(slot);
+
+	if (c)
+		increment(&c->filtered);
+}
+
+static __always_inline void *ring_at(__u32 slot)
+{
+	__u32 key = SLOT(slot);
+
+	return bpf_map_lookup_elem(&rings, &key);
 }
 
 /* Wake the loader when there is much to do; otherwise it looks by itself now and then. */
-static __always_inline __u64 wakeup(void)
+static __always_inline __u64 wakeup(void *ring, __u32 slot)
 {
-	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > wakeup_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > session_at(slot)->wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
+											      BPF_RB_NO_WAKEUP;
 }
 
-/* Room in the ring, counted; NULL when there is none, which is counted by cause. */
-static __always_inline void *reserve(__u64 size)
+/* Whether there may be room for a record, which is counted; where there is none, that is counted by cause. */
+static __always_inline void *ring_for_record(__u32 slot)
 {
-	void *record;
+	struct counts *c = counts_at(slot);
 
-	count_seen();
-	if (is_full) {
-		count_cause(BDT_CAUSE_SIZE_LIMIT);
+	if (!c)
+		return NULL;
+	increment(&c->seen);
+	if (session_at(slot)->is_full) {
+		increment(&c->by_cause[BDT_CAUSE_SIZE_LIMIT]);
 		return NULL;
 	}
-	record = bpf_ringbuf_reserve(&ring, size, 0);
-	if (!record)
-		count_cause(BDT_CAUSE_RING_FULL);
-	return record;
+	return ring_at(slot);
 }

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
+#include "status.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "tracer.h"
-
-static const char *const state_names[] = { "attached", "running", "ended", "failed", "exec_failed" };
+static const char *const state_names[] = { "starting", "attached", "running", "ended", "failed", "exec_failed" };
 static const char *const cause_names[BDT_CAUSES] = {
 	[BDT_CAUSE_RING_FULL] = "ring_full",
 	[BDT_CAUSE_MAP_FULL] = "map_full",
@@ -23,19 +22,22 @@ static const char *const cause_names[BDT_CAUSES] = {
 	[BDT_CAUSE_PROBE_MISSED] = "probe_missed",
 	[BDT_CAUSE_END_UNSEEN] = "end_unseen",
 	[BDT_CAUSE_REQUEST_UNREAD] = "request_unread",
+	[BDT_CAUSE_STRING_CHANGED] = "string_changed",
+	[BDT_CAUSE_PROBE_SKIPPED] = "probe_skipped",
 };
 
-void set_error(struct tracer *t, const char *format, ...)
+void set_error(struct status *status, const char *format, ...)
 {
 	va_list arguments;
 
 	va_start(arguments, format);
-	vsnprintf(t->error, sizeof(t->error), format, arguments);
+	vsnprintf(status->error, sizeof(status->error), format, arguments);
 	va_end(arguments);
-	fprintf(stderr, "bdtrace: %s\n", t->error);
+	fprintf(status->log, "bdtrace: %s\n", status->error);
+	fflush(status->log);
 }
 
-static void write_json_string(FILE *file, const char *text)
+void print_json_string(FILE *file, const char *text)
 {
 	fputc('"', file);
 	for (; *text; text++) {
@@ -51,35 +53,37 @@ static void write_json_string(FILE *file, const char *text)
 	fputc('"', file);
 }
 
-void write_status(struct tracer *t, enum state state)
+void write_status(struct status *status, enum state state)
 {
-	char path[PATH_MAX], temporary[PATH_MAX];
-	struct written written = t->writer ? writer_state(t->writer) : (struct written){};
-	struct counts counts = read_counts(t);
+	char path[PATH_MAX], temporary[PATH_MAX], features[512];
 	FILE *file;
 
-	t->state = state;
-	snprintf(path, sizeof(path), "%s/tracer.json", t->wishes.directory);
-	snprintf(temporary, sizeof(temporary), "%s/.tracer.json.tmp", t->wishes.directory);
-	file = fopen(temporary, "w");
+	status->state = state;
+	list_features(status->unsupported, features, sizeof(features));
+	snprintf(path, sizeof(path), "%s/tracer.json", status->directory);
+	snprintf(temporary, sizeof(temporary), "%s/.tracer.json.tmp", status->directory);
+	file = fopen(temporary, "we");
 	if (!file)
 		return;
-	fprintf(file, "{\"state\":\"%s\",\"pid\":%d,\"exit_code\":%d,\"t0_ns\":%" PRIu64, state_names[state], t->target,
-		t->exit_code, t->t0_ns);
-	fprintf(file, ",\"realtime_offset_ns\":%" PRId64 ",\"attach_ms\":%.3f,\"error\":", t->realtime_offset_ns,
-		t->attach_ms);
-	write_json_string(file, t->error);
-	fprintf(file, ",\"synced\":%s", t->synced ? "true" : "false");
-	fprintf(file, ",\"mode\":%u,\"unsupported\":[%s],\"filtered\":%" PRIu64, t->wishes.mode, t->unsupported,
-		counts.filtered);
+	fprintf(file, "{\"state\":\"%s\",\"pid\":%d,\"exit_code\":%d,\"t0_ns\":%" PRIu64, state_names[state],
+		status->target, status->exit_code, status->t0_ns);
+	fprintf(file, ",\"realtime_offset_ns\":%" PRId64 ",\"attach_ms\":%.3f,\"error\":", status->realtime_offset_ns,
+		status->attach_ms);
+	print_json_string(file, status->error);
+	fprintf(file, ",\"synced\":%s", status->synced ? "true" : "false");
+	fprintf(file, ",\"mode\":%u,\"unsupported\":[%s],\"filtered\":%" PRIu64, status->mode, features,
+		status->counts.filtered);
 	fprintf(file, ",\"seen\":%" PRIu64 ",\"written\":%" PRIu64 ",\"written_bytes\":%" PRIu64 ",\"lost\":{",
-		counts.seen, written.records, written.bytes);
+		status->counts.seen, status->written, status->written_bytes);
 	for (int cause = 0, some = 0; cause < BDT_CAUSES; cause++)
-		if (counts.by_cause[cause])
-			fprintf(file, "%s\"%s\":%" PRIu64, some++ ? "," : "", cause_names[cause], counts.by_cause[cause]);
+		if (status->counts.by_cause[cause])
+			fprintf(file, "%s\"%s\":%" PRIu64, some++ ? "," : "", cause_names[cause],
+				status->counts.by_cause[cause]);
 	fprintf(file, "}}\n");
 	fflush(file);
-	fsync(fileno(file));
+	/* Of the states before the end only the last one must outlive the machine. */
+	if (state >= ENDED)
+		fsync(fileno(file));
 	if (fclose(file) || rename(temporary, path))
-		fprintf(stderr, "bdtrace: %s can't be written: %s\n", path, strerror(errno));
+		fprintf(status->log, "bdtrace: %s can't be written: %s\n", path, strerror(errno));
 }

@@ -41,6 +41,8 @@ void fill_operations(uint8_t *op_of)
 	IS(utimes, UTIMES);
 	IS(futimesat, FUTIMESAT);
 	IS(mknod, MKNOD);
+	IS(fork, FORK);
+	IS(vfork, FORK);
 #endif
 #ifdef __NR_renameat
 	IS(renameat, RENAMEAT);
@@ -119,6 +121,13 @@ void fill_operations(uint8_t *op_of)
 	IS(open_by_handle_at, OPEN_BY_HANDLE_AT);
 	IS(ioctl, IOCTL_CLONE);
 	IS(io_submit, IO_SUBMIT);
+	IS(bind, BIND);
+	IS(inotify_add_watch, INOTIFY_ADD_WATCH);
+	IS(sync, SYNC);
+	IS(flock, FLOCK);
+	IS(recvmsg, RECEIVE_FD);
+	IS(clone, FORK);
+	IS(clone3, FORK);
 	fill_new_operations(op_of);
 #undef IS
 }
@@ -126,6 +135,17 @@ void fill_operations(uint8_t *op_of)
 void fill_shapes(struct bdt_shape *shapes)
 {
 #define TAKES(op, ...) shapes[BDT_OP_##op] = (struct bdt_shape){ __VA_ARGS__ }
+	TAKES(OPEN, .path = 1);
+	TAKES(CREAT, .path = 1);
+	TAKES(OPENAT, .path = 2, .base = 1);
+	TAKES(OPENAT2, .path = 2, .base = 1);
+	TAKES(EXECVE, .path = 1);
+	TAKES(EXECVEAT, .path = 2, .base = 1);
+	/* Its address has the path behind the family. */
+	TAKES(BIND, .path = 2);
+	TAKES(INOTIFY_ADD_WATCH, .path = 2, .arg = 3);
+	TAKES(IOCTL_SETFLAGS, .fd = 1, .arg = 3);
+	TAKES(FLOCK, .fd = 1, .arg = 2);
 	TAKES(STAT, .path = 1);
 	TAKES(LSTAT, .path = 1);
 	TAKES(FSTAT, .fd = 1);
@@ -201,4 +221,6 @@ void fill_shapes(struct bdt_shape *shapes)
 	TAKES(FILE_GETATTR, .path = 2, .base = 1, .arg = 5);
 	TAKES(FILE_SETATTR, .path = 2, .base = 1, .arg = 5);
 #undef TAKES
+	for (int op = 0; op < OPS; op++)
+		shapes[op].has_text = shapes[op].path || shapes[op].second;
 }

@@ -15,6 +15,6 @@ void fill_new_operations(uint8_t *op_of);
 /* The same for the interface of 32-bit programs, and how each call passes its arguments (enum abi32_form). */
 void fill_operations32(uint8_t *op_of, uint8_t *form_of);
 
-/* Of the Ops from BDT_OP_STAT on: which argument is what, counted from 1 (path, second path or name, directories from
+/* Of the Ops whose arguments a table can describe: which argument is what, counted from 1 (path, second path or name, directories from
  * which these count, descriptor, offset, size, another). */
 void fill_shapes(struct bdt_shape *shapes);

@@ -130,6 +130,15 @@ void fill_operations32(uint8_t *op_of, uint8_t *form_of)
 	IS(open_by_handle_at, OPEN_BY_HANDLE_AT, ALIKE);
 	IS(ioctl, IOCTL_CLONE, ALIKE);
 	IS(io_submit, IO_SUBMIT, ALIKE);
+	IS(bind, BIND, ALIKE);
+	IS(inotify_add_watch, INOTIFY_ADD_WATCH, ALIKE);
+	IS(sync, SYNC, ALIKE);
+	IS(flock, FLOCK, ALIKE);
+	IS(recvmsg, RECEIVE_FD, ALIKE);
+	IS(fork, FORK, ALIKE);
+	IS(vfork, FORK, ALIKE);
+	IS(clone, FORK, ALIKE);
+	IS(clone3, FORK, ALIKE);
 	fill_new_operations(op_of);
 #undef IS
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* Which tasks are the target's. */
+/* Which session a task belongs to, and what is kept of it. */
 #pragma once
 
 #include "state.bpf.h"
@@ -12,105 +12,151 @@ static __always_inline __u64 word_at(__u64 address)
 	return word;
 }
 
-/* Whether the current task is the target's, for events that are seldom: see is_target. */
-int __noinline is_target_task(void)
+/* The n-th entry of the numbers that a task has, one for each PID namespace from the host's on. */
+static __always_inline __u64 number_at(struct pid *pid, __u32 level)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct pid_namespace *ns = BPF_CORE_READ(task, nsproxy, pid_ns_for_children);
+	return (__u64)pid + bpf_core_field_offset(pid->numbers) + (level & 31) * bpf_core_type_size(struct upid);
+}
 
-	if (!target_inum)
-		return 0;
-	/* From one that is inside the target's up to that. */
-	for (int i = 0; i < MAX_NAMESPACES; i++) {
-		if (!ns || BPF_CORE_READ(ns, level) <= target_level)
-			break;
-		ns = BPF_CORE_READ(ns, parent);
-	}
-	return ns && BPF_CORE_READ(ns, level) == target_level && BPF_CORE_READ(ns, ns.inum) == target_inum;
+/* The number of a task in the PID namespace of a level. */
+static __always_inline __u32 number_in(struct pid *pid, __u32 level)
+{
+	struct upid *entry = (struct upid *)number_at(pid, level);
+	__u32 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), (void *)((__u64)entry + bpf_core_field_offset(entry->nr)));
+	return number;
 }
 
 /*
- * The same for events that come with every call: pointers are followed directly here, which is quick. But each of them
- * costs the verifier a search through all of the kernel's types, in each program.
+ * Whether a task may belong to a session: a quick no for nearly all the others of the host. Pointers are followed
+ * directly here, which is quick; but each of them costs the verifier a search through the kernel's types.
  */
-static __always_inline bool is_target(struct task_struct *task)
+static __always_inline bool may_be_target(struct task_struct *task)
 {
 	struct pid_namespace *ns;
-	struct nsproxy *proxy;
+	struct nsproxy *proxy = task->nsproxy;
 
-	if (!target_inum)
-		return false;
-	proxy = task->nsproxy;
 	if (!proxy)
 		return false;
 	ns = proxy->pid_ns_for_children;
-	if (!ns || ns->level < target_level)
+	if (!ns || ns->level < lowest_level)
 		return false;
-	if (ns->level == target_level)
-		return ns->ns.inum == target_inum;
-	return is_target_task();
-}
-
-static __always_inline __u32 number_in(__u64 pid_address)
-{
-	struct pid *pid = (struct pid *)pid_address;
-	struct upid number = {};
-	__u32 level = target_level & 31;
-
-	bpf_probe_read_kernel(&number.nr, sizeof(number.nr),
-			      (void *)(pid_address + bpf_core_field_offset(pid->numbers) +
-				       level * bpf_core_type_size(struct upid) + bpf_core_field_offset(number.nr)));
-	return number.nr;
-}
-
-/* A thread that has not been seen: how the host's numbers and the container's belong together. */
-int __noinline introduce(__u64 now)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct bdt_process *record;
-
-	record = reserve(sizeof(*record));
-	if (!record)
-		return 0;
-	record->size = sizeof(*record);
-	record->type = BDT_REC_PROCESS;
-	record->tid = task->pid;
-	record->time_ns = now;
-	record->tgid = task->tgid;
-	record->parent = BPF_CORE_READ(task, real_parent, tgid);
-	record->container_tid = number_in((__u64)BPF_CORE_READ(task, thread_pid));
-	record->container_pid = number_in((__u64)BPF_CORE_READ(task, group_leader, thread_pid));
-	bpf_probe_read_kernel(&record->comm_low, 16, &task->comm);
-	bpf_ringbuf_submit(record, wakeup());
-	return 0;
+	return ns->level > lowest_level || namespaces[NAMESPACE_BIT(ns->ns.inum)];
 }
 
 /*
- * Whether a task lives in the target's PID namespace, or below. One that has only entered it (setns) has its children
- * there, which is all that is_target can tell; which namespace a task has its number in never changes.
+ * Which entry of ``sessions`` the current task belongs to, -1 for none: by the PID namespaces in which it has a number,
+ * from its own outwards. A task that only entered a session's namespace (setns) has its children there, not itself.
  */
-static __always_inline bool is_member(struct task_struct *task)
+int __noinline find_slot(void)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level, inum, *slot;
+	struct pid_namespace *ns;
+	struct upid *entry;
 
-	return pid && BPF_CORE_READ(pid, level) >= target_level;
+	if (!pid)
+		return -1;
+	level = BPF_CORE_READ(pid, level);
+	for (int i = 0; i < MAX_NAMESPACES; i++) {
+		if (level < lowest_level)
+			break;
+		entry = (struct upid *)number_at(pid, level);
+		ns = (struct pid_namespace *)word_at((__u64)entry + bpf_core_field_offset(entry->ns));
+		inum = BPF_CORE_READ(ns, ns.inum);
+		if (namespaces[NAMESPACE_BIT(inum)]) {
+			slot = bpf_map_lookup_elem(&slots, &inum);
+			if (slot)
+				return SLOT(*slot);
+		}
+		if (!level)
+			break;
+		level--;
+	}
+	return -1;
 }
 
-static __always_inline struct call *call_of(struct task_struct *task, __u64 now)
+/*
+ * The slot of the current task's session, -1 for a task of no session. ``thread`` becomes what is kept of the task, NULL
+ * when it was not seen before.
+ */
+static __always_inline int slot_of(struct task_struct *task, struct thread **thread)
 {
-	struct call *call = bpf_task_storage_get(&calls, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	int slot;
 
-	if (!call) {
-		count_seen();
-		count_cause(BDT_CAUSE_MAP_FULL);
-		return NULL;
+	*thread = NULL;
+	if (!may_be_target(task))
+		return -1;
+	*thread = bpf_task_storage_get(&threads, task, NULL, 0);
+	if (*thread && (*thread)->session && (*thread)->session == session_at((*thread)->slot)->number)
+		return SLOT((*thread)->slot);
+	slot = find_slot();
+	/* What there is belongs to a session that has ended. */
+	*thread = NULL;
+	return slot >= 0 && session_at(slot)->number ? slot : -1;
+}
+
+/* How the host's and the container's numbers of a thread belong together, and which process made it. */
+static __always_inline void introduce(struct thread *thread, struct task_struct *task, __u32 parent, __u64 started_ns,
+				      __u64 now)
+{
+	struct bdt_process *record;
+	__u32 level;
+	void *ring;
+
+	level = session_at(thread->slot)->level;
+	ring = ring_for_record(thread->slot);
+	if (!ring)
+		return;
+	record = bpf_ringbuf_reserve(ring, sizeof(*record), 0);
+	if (!record) {
+		count_cause(thread->slot, BDT_CAUSE_RING_FULL);
+		return;
 	}
-	if (!call->introduced) {
-		call->introduced = is_member(task) ? MEMBER : OUTSIDER;
-		if (call->introduced == MEMBER)
-			introduce(now);
+	record->size = sizeof(*record);
+	record->type = BDT_REC_PROCESS;
+	record->tid = BPF_CORE_READ(task, pid);
+	record->time_ns = now;
+	record->tgid = BPF_CORE_READ(task, tgid);
+	record->parent = parent;
+	record->container_tid = number_in(BPF_CORE_READ(task, thread_pid), level);
+	record->container_pid = number_in(BPF_CORE_READ(task, group_leader, thread_pid), level);
+	bpf_probe_read_kernel(&record->comm_low, 16, &task->comm);
+	record->started_ns = started_ns;
+	bpf_ringbuf_submit(record, wakeup(ring, thread->slot));
+}
+
+/* Make what is kept of the current thread, and introduce it. A function of its own: it runs once a thread. */
+int __noinline begin_thread(__u32 slot, __u64 now)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct session *session = session_at(slot);
+	struct thread *thread = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!thread) {
+		count_lost(slot, BDT_CAUSE_MAP_FULL);
+		return 0;
 	}
-	return call->introduced == MEMBER ? call : NULL;
+	thread->op = 0;
+	thread->faulted_at = 0;
+	thread->area_mm = 0;
+	thread->slot = SLOT(slot);
+	thread->session = session->number;
+	thread->started_ns = BPF_CORE_READ(task, group_leader, start_time);
+	introduce(thread, task, BPF_CORE_READ(task, real_parent, tgid), thread->started_ns, now);
+	return 0;
+}
+
+/* What is kept of the current thread of a session, which is introduced when it was not seen before. */
+static __always_inline struct thread *known_thread(struct task_struct *task, __u32 slot, struct thread *thread,
+						   __u64 now)
+{
+	if (thread)
+		return thread;
+	begin_thread(slot, now);
+	return bpf_task_storage_get(&threads, task, NULL, 0);
 }
 
 /* The file behind a descriptor of the current task; 0 where there is none. */

@@ -29,6 +29,11 @@ static __always_inline bool takes_descriptor(__u16 op)
 	return op >= BDT_OP_CLOSE && op <= BDT_OP_FCNTL_DUPFD && op != BDT_OP_MMAP;
 }
 
+static __always_inline bool is_of_process(__u16 op)
+{
+	return (op >= BDT_OP_EXECVE && op <= BDT_OP_EXIT) || op == BDT_OP_CORE_DUMP;
+}
+
 /* A function of its own, so that the verifier does not follow its ways together with those of whoever calls it. */
 __u32 __noinline bucket_of(__u64 duration_ns)
 {
@@ -46,17 +51,22 @@ __u32 __noinline bucket_of(__u64 duration_ns)
 }
 
 /* Add a call up by process and operation. */
-int __noinline tally_op(__u32 tgid, __u32 op, __s64 result, __u64 duration_ns)
+int __noinline tally_op(struct thread *thread, __u32 op, __s64 result, __u64 duration_ns)
 {
-	struct op_key key = { .tgid = tgid, .op = op };
-	struct bdt_op_total *total = bpf_map_lookup_elem(&op_totals, &key);
+	struct op_key key = { .op = op };
+	struct bdt_op_total *total;
 
+	if (!thread)
+		return 0;
+	key.started_ns = thread->started_ns;
+	key.session = thread->session;
+	key.tgid = thread->values.tgid;
+	total = bpf_map_lookup_elem(&op_totals, &key);
 	if (!total) {
 		bpf_map_update_elem(&op_totals, &key, &no_op_total, BPF_NOEXIST);
 		total = bpf_map_lookup_elem(&op_totals, &key);
 		if (!total) {
-			count_seen();
-			count_cause(BDT_CAUSE_MAP_FULL);
+			count_lost(thread->slot, BDT_CAUSE_MAP_FULL);
 			return 0;
 		}
 	}
@@ -68,57 +78,57 @@ int __noinline tally_op(__u32 tgid, __u32 op, __s64 result, __u64 duration_ns)
 	return 0;
 }
 
-struct tally {
-	struct file_key key;
-	__u64 time_ns;
-	__u64 duration_ns;
-	__s64 result;
-	__u16 op;
-	__u16 flags;
-};
-
-int __noinline tally_file(struct tally *it)
+int __noinline tally_file(struct thread *thread, struct subject *subject, __s64 result)
 {
+	struct file_key key = {};
 	struct bdt_file_total *total;
 	bool is_target_of_move;
-	struct file_key key;
+	__u64 duration_ns;
 	__u32 bucket;
+	__u16 op;
 
-	if (!it)
+	if (!thread || !subject)
 		return 0;
-	key = it->key;
-	bucket = bucket_of(it->duration_ns) & (BDT_BUCKETS - 1);
-	is_target_of_move = it->flags & BDT_CALL_TO_FILE;
+	key.inode = subject->inode;
+	key.started_ns = thread->started_ns;
+	key.device = subject->device;
+	key.link = subject->link;
+	key.generation = subject->generation;
+	key.tgid = thread->values.tgid;
+	key.session = thread->session;
+	op = thread->values.op;
+	duration_ns = thread->values.duration_ns;
+	bucket = bucket_of(duration_ns) & (BDT_BUCKETS - 1);
+	is_target_of_move = subject->flags & BDT_CALL_TO_FILE;
 	total = bpf_map_lookup_elem(&file_totals, &key);
 	if (!total) {
 		bpf_map_update_elem(&file_totals, &key, &no_file_total, BPF_NOEXIST);
 		total = bpf_map_lookup_elem(&file_totals, &key);
 		if (!total) {
-			count_seen();
-			count_cause(BDT_CAUSE_MAP_FULL);
+			count_lost(thread->slot, BDT_CAUSE_MAP_FULL);
 			return 0;
 		}
 	}
 	if (!total->first_ns)
-		total->first_ns = it->time_ns;
-	total->last_ns = it->time_ns;
-	if (it->result < 0 && it->result > -4096) {
+		total->first_ns = thread->values.time_ns;
+	total->last_ns = thread->values.time_ns;
+	if (result < 0 && result > -4096) {
 		__sync_fetch_and_add(&total->others, 1);
-	} else if (reads(it->op) || (moves(it->op) && !is_target_of_move)) {
+	} else if (reads(op) || (moves(op) && !is_target_of_move)) {
 		__sync_fetch_and_add(&total->reads, 1);
-		__sync_fetch_and_add(&total->read_bytes, it->result);
-		__sync_fetch_and_add(&total->read_ns, it->duration_ns);
+		__sync_fetch_and_add(&total->read_bytes, result);
+		__sync_fetch_and_add(&total->read_ns, duration_ns);
 		__sync_fetch_and_add(&total->read_latency[bucket], 1);
-	} else if (writes(it->op) || moves(it->op)) {
+	} else if (writes(op) || moves(op)) {
 		__sync_fetch_and_add(&total->writes, 1);
-		__sync_fetch_and_add(&total->written_bytes, it->result);
-		__sync_fetch_and_add(&total->write_ns, it->duration_ns);
+		__sync_fetch_and_add(&total->written_bytes, result);
+		__sync_fetch_and_add(&total->write_ns, duration_ns);
 		__sync_fetch_and_add(&total->write_latency[bucket], 1);
-	} else if (opens(it->op) || it->op == BDT_OP_URING_OPEN) {
+	} else if (opens(op) || op == BDT_OP_URING_OPEN) {
 		__sync_fetch_and_add(&total->opens, 1);
-	} else if (it->op == BDT_OP_MMAP) {
+	} else if (op == BDT_OP_MMAP) {
 		__sync_fetch_and_add(&total->maps, 1);
-	} else if (it->op == BDT_OP_FAULT) {
+	} else if (op == BDT_OP_FAULT) {
 		__sync_fetch_and_add(&total->faults, 1);
 	} else {
 		__sync_fetch_and_add(&total->others, 1);
@@ -126,25 +136,20 @@ int __noinline tally_file(struct tally *it)
 	return 0;
 }
 
-/* What mode SUMMARY does with a call; true: that was all. */
-static __always_inline bool tally(__u32 tgid, struct subject *subject, __u64 time_ns, __u64 duration_ns, __s64 result,
-				  __u16 op)
+/*
+ * What mode SUMMARY does with the call in ``thread->values``; true: that was all. ``result`` is what it came to, whatever
+ * a filter made of it.
+ */
+static __always_inline bool tally(struct thread *thread, struct subject *subject, __s64 result)
 {
-	struct tally it = {
-		.key = { subject->inode, subject->device, tgid, subject->generation },
-		.time_ns = time_ns,
-		.duration_ns = duration_ns,
-		.result = result,
-		.op = op,
-		.flags = subject->flags,
-	};
+	__u16 op = thread->values.op;
 
-	/* The tree of processes is told in any mode. */
-	if (mode != BDT_MODE_SUMMARY || op == BDT_OP_EXECVE || op == BDT_OP_EXECVEAT)
+	/* The tree of processes is recorded in any mode. */
+	if (session_at(thread->slot)->mode != BDT_MODE_SUMMARY || is_of_process(op))
 		return false;
 	if (!(subject->flags & BDT_CALL_TO_FILE))
-		tally_op(tgid, op, result, duration_ns);
+		tally_op(thread, op, result, thread->values.duration_ns);
 	if (subject->flags & BDT_CALL_HAS_FILE)
-		tally_file(&it);
+		tally_file(thread, subject, result);
 	return true;
 }

@@ -73,9 +73,11 @@ struct writer *writer_open(const char *path, int64_t realtime_offset_ns)
 	};
 	struct iovec part = { &header, sizeof(header) };
 	struct writer *w = calloc(1, sizeof(*w));
+	int error;
 
 	if (!w)
 		return NULL;
+	w->file = -1;
 	w->raw_room = MAX_CALLS * sizeof(struct bdt_call) + MAX_NOTES * sizeof(struct bdt_note_entry) + MAX_NOTE_BYTES;
 	w->packed_room = 2 * ZSTD_compressBound(w->raw_room);
 	w->calls = malloc(MAX_CALLS * sizeof(*w->calls));
@@ -85,6 +87,7 @@ struct writer *writer_open(const char *path, int64_t realtime_offset_ns)
 	w->packed = malloc(w->packed_room);
 	w->compressor = ZSTD_createCCtx();
 	if (!w->calls || !w->entries || !w->notes || !w->raw || !w->packed || !w->compressor) {
+		writer_close(w);
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -92,8 +95,12 @@ struct writer *writer_open(const char *path, int64_t realtime_offset_ns)
 	/* A block that was damaged on its way must not be taken for a whole one. */
 	ZSTD_CCtx_setParameter(w->compressor, ZSTD_c_checksumFlag, 1);
 	w->file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (w->file < 0 || !write_whole(w, &part, 1))
+	if (w->file < 0 || !write_whole(w, &part, 1)) {
+		error = errno;
+		writer_close(w);
+		errno = error;
 		return NULL;
+	}
 	w->written.bytes = sizeof(header);
 	return w;
 }
@@ -226,4 +233,17 @@ struct written writer_state(const struct writer *w)
 int writer_sync(struct writer *w)
 {
 	return fsync(w->file) ? errno : 0;
+}
+
+void writer_close(struct writer *w)
+{
+	if (w->file >= 0)
+		close(w->file);
+	ZSTD_freeCCtx(w->compressor);
+	free(w->calls);
+	free(w->entries);
+	free(w->notes);
+	free(w->raw);
+	free(w->packed);
+	free(w);
 }

@@ -35,3 +35,6 @@ struct written writer_state(const struct writer *w);
 
 /* 0, or an errno. */
 int writer_sync(struct writer *w);
+
+/* Close the file; what is not flushed is gone. */
+void writer_close(struct writer *w);

@@ -1,0 +1,142 @@
+"""The tests on the engine, called as they stand on the sessions of a virtual machine."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import inspect
+import itertools
+import tempfile
+import traceback
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+import trio
+from engine_facts import IMAGE, NOBODYS_IMAGE
+
+from bedrock.model import TraceState
+from bedrock.trace.events import Event, read_events
+from bedrock.volume import TRACE_FILE
+from kernel_matrix.client import GuestClient, NotHere
+from kernel_matrix.guest import GuestFailed
+
+_MODULES = ("test_pitfalls", "test_other_doors", "test_metadata", "test_stress", "test_main_job", "test_tracing")
+# A test that mentions one of these looks at the engine, or at sessions while they run.
+_NEEDS_ENGINE = {"running", "docker", "containers_of", "stop", "nodes", "ApiError"}
+# Fixtures for which the machine has something of its own.
+_OFFERED = {"client", "traced", "image", "nobodys_image", "tmp_path"}
+# The tests count in pages of this size.
+_PAGE_BYTES = 4096
+
+
+class Outcome(enum.StrEnum):
+    OK = "ok"
+    FAILED = "failed"
+    LEFT_OUT = "left out"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one test says. ``detail``: of a failure what failed, of one that was left out why."""
+
+    test: str
+    outcome: Outcome
+    detail: str = ""
+    lost: Mapping[str, int] | None = None  # of a failure, where a trace was lossy
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test with its parameters."""
+
+    name: str
+    function: Callable[..., Coroutine[Any, Any, None]]
+    parameters: Mapping[str, object]
+
+
+def find_tests() -> Iterator[Test]:
+    """All tests on the engine that can judge a session which has already ended."""
+    for module_name in _MODULES:
+        module = importlib.import_module(module_name)
+        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
+            if not name.startswith("test_") or _names_in(function.__code__) & _NEEDS_ENGINE:
+                continue
+            for parameters in _parameter_sets(function):
+                if set(inspect.signature(function).parameters) <= _OFFERED | set(parameters):
+                    shown = ",".join(str(value)[:40] for value in parameters.values())
+                    title = name.removeprefix("test_").replace("_", " ") + (f" [{shown}]" if shown else "")
+                    yield Test(title, function, parameters)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """What a function mentions, in functions inside it too."""
+    inner = [_names_in(item) for item in code.co_consts if isinstance(item, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _parameter_sets(function: Callable[..., object]) -> Iterator[dict[str, object]]:
+    marks = [mark for mark in getattr(function, "pytestmark", []) if mark.name == "parametrize"]
+    choices = []
+    for mark in marks:
+        names = mark.args[0] if isinstance(mark.args[0], tuple) else [name.strip() for name in mark.args[0].split(",")]
+        choices.append(
+            [dict(zip(names, values if len(names) > 1 else [values], strict=True)) for values in mark.args[1]]
+        )
+    for chosen in itertools.product(*choices):
+        yield {name: value for part in chosen for name, value in part.items()}
+
+
+def judge_test(test: Test, client: GuestClient, page_bytes: int) -> Judgement:
+    """Run one test. Raises :class:`GuestFailed` when the machine is lost, whatever else a test raises is a failure."""
+    if page_bytes != _PAGE_BYTES and "PAGE" in _names_in(test.function.__code__):
+        return Judgement(test.name, Outcome.LEFT_OUT, f"counts in pages of {_PAGE_BYTES} bytes")
+    before = set(client.sessions)
+    with tempfile.TemporaryDirectory(prefix="bedrock-kernels-") as name:
+        offered = {
+            "client": client, "traced": _traced_by(client), "image": IMAGE, "nobodys_image": NOBODYS_IMAGE,
+            "tmp_path": Path(name), **test.parameters,
+        }  # fmt: skip
+        wanted = {key: offered[key] for key in inspect.signature(test.function).parameters}
+        try:
+            trio.run(lambda: test.function(**wanted))
+        except NotHere as missing:
+            return Judgement(test.name, Outcome.LEFT_OUT, str(missing))
+        except GuestFailed:
+            raise
+        except (Exception, pytest.fail.Exception) as error:
+            lost: dict[str, int] = {}
+            for session in (client.sessions[key] for key in client.sessions.keys() - before):
+                if session.trace is not None and session.trace.state is TraceState.LOSSY:
+                    lost = {cause: lost.get(cause, 0) + count for cause, count in session.trace.lost.items()}
+            return Judgement(test.name, Outcome.FAILED, _sentence(error), lost or None)
+    return Judgement(test.name, Outcome.OK)
+
+
+def _sentence(error: BaseException) -> str:
+    """Where a test failed and why, in a few lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if "tests/engine" in frame.filename), frames[-1])
+    said = " ".join(str(error).split())
+    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}: {type(error).__name__}: {said[:500]}"
+
+
+def _traced_by(client: GuestClient) -> Callable[..., Coroutine[Any, Any, list[Event]]]:
+    """The fixture ``traced``: runs a command, and makes sure that nothing is missing in its trace."""
+
+    async def traced(*command: str, exit_code: int = 0) -> list[Event]:
+        session = await client.create(IMAGE, list(command))
+        assert session.exit_code == exit_code, session.message
+        assert session.trace is not None
+        assert session.trace.state is TraceState.COMPLETE, session.trace
+        return list(read_events(client.path_of(session.id, TRACE_FILE)))
+
+    return traced
+
+
+def choose_tests(tests: Collection[Test], part: str) -> list[Test]:
+    """Those in whose name ``part`` is found."""
+    return [test for test in tests if part in test.name]
