@@ -15,7 +15,7 @@ import requests
 
 from bedrock.settings import Settings
 from bedrock.tracer import LABEL_TRACER, OWN_IMAGE
-from bedrock.tracer.build import LABEL_DIGEST, source_digest
+from bedrock.tracer.programs import carried_programs, is_current
 
 _OLDEST_KERNEL = (5, 17)  # bpf_loop, and task storage for raw tracepoints
 _FAULTS_KERNEL = (6, 1)  # the tree of mappings
@@ -154,7 +154,7 @@ def _engine(settings: Settings) -> list[Finding]:
             _finding("Docker Engine", True, f"{info['ServerVersion']}, {info.get('Driver')}", ""),
             _cgroups(info),
             _privileges(info),
-            _tracer_image(client, own.bedrock_tracer_image),
+            _tracer_image(client, own.bedrock_tracer_image, str(info["Architecture"])),
         ]
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         return [_finding("Docker Engine", False, str(error)[:120], "look at the engine's own log")]
@@ -182,7 +182,7 @@ def _privileges(info: Mapping[str, Any]) -> Finding:
     return _finding("engine privileges", True, "enough for the tracer", "")
 
 
-def _tracer_image(client: docker.DockerClient, name: str) -> Finding:
+def _tracer_image(client: docker.DockerClient, name: str, machine: str) -> Finding:
     """The image that is configured, and where that is none of ours the one that lends it the gate."""
     needed = name
     try:
@@ -190,11 +190,13 @@ def _tracer_image(client: docker.DockerClient, name: str) -> Finding:
         if LABEL_TRACER not in image.labels:
             needed = OWN_IMAGE
             image = client.images.get(OWN_IMAGE)
+        state = "" if is_current(needed, image.labels, machine) else "is of other sources than this Bedrock"
     except docker.errors.ImageNotFound:
-        return _finding("tracer image", False, f"{needed} is not there", _building(needed, name))
-    if image.labels.get(LABEL_DIGEST) != source_digest():
-        found = f"{needed} is of other sources than this Bedrock"
-        return _finding("tracer image", False, found, _building(needed, name))
+        state = "is not there"
+    if state and needed == OWN_IMAGE and carried_programs(machine):
+        return _finding("tracer image", True, f"{needed} will be made when a DockerD starts", "")
+    if state:
+        return _finding("tracer image", False, f"{needed} {state}", _building(needed, name))
     return _finding("tracer image", True, name if needed == name else f"{name}, with the gate of {needed}", "")
 
 

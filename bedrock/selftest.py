@@ -24,6 +24,7 @@ from bedrock.settings import Settings
 from bedrock.trace.events import read_events
 from bedrock.trace.verdict import read_report
 from bedrock.tracer import OWN_IMAGE
+from bedrock.tracer.build import provide_image
 from bedrock.volume import STDOUT, TRACE_FILE, TRACER_STATUS
 
 _REPOSITORY = "bedrock/selftest"
@@ -101,6 +102,7 @@ async def _seen(client: Client, session: Session, nonce: str, directory: Path) -
 @contextmanager
 def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
     """An image of one static program, and of a file whose name and content are the nonce."""
+    provide_image(OWN_IMAGE, docker_host)
     client = docker.DockerClient(docker_host, version="auto", timeout=30)
     image = f"{_REPOSITORY}:{nonce}"
     try:

@@ -1,4 +1,4 @@
-# What scripts/demo and scripts/test share: everything a fresh Debian machine lacks, installed at most once.
+# What the scripts beside this file share: everything a fresh Debian machine lacks, installed at most once.
 # To be sourced by bash, with the repository's root as the current directory.
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
@@ -22,20 +22,21 @@ install_packages() {
         die "apt-get could not install ${missing[*]}; its message is above"
 }
 
-# The environment in .venv, made anew when pyproject.toml has changed.
+# ensure_environment [EXTRA]: the environment in .venv with an extra of pyproject.toml, which is [dev] where none is given
+# and may be empty. It is made anew when that file has changed.
 ensure_environment() {
-    local python=${PYTHON:-python3} stamp=.venv/bedrock-stamp wanted
+    local python=${PYTHON:-python3} extra=${1-[dev]} stamp=.venv/bedrock-stamp wanted
     command -v "$python" >/dev/null || install_packages python3 python3-venv
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "Python 3.11 or newer is needed; PYTHON=/path/to/python names another one"
     wanted=$(sha256sum pyproject.toml | cut -d' ' -f1)
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    if [[ $(cat "$stamp" 2>/dev/null) != "$wanted"*"$extra" ]]; then
         "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
         say "making the environment in .venv"
         "$python" -m venv .venv
-        .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' ||
+        .venv/bin/pip install --quiet --disable-pip-version-check --editable ".$extra" ||
             die "pip could not install the dependencies; its message is above"
-        printf '%s' "$wanted" >"$stamp"
+        printf '%s' "$wanted$extra" >"$stamp"
     fi
 }
 
@@ -71,8 +72,18 @@ stop_engine() {
     wait "$ENGINE_PID" 2>/dev/null || true
 }
 
-# What building the tracer needs, and the tracer itself.
-ensure_tracer() {
+# What compiling the tracer needs.
+ensure_tools() {
     install_packages clang libbpf-dev bpftool libelf-dev zlib1g-dev libzstd-dev libc6-dev gcc
+}
+
+# The tracer's image. The tools are installed only where it has to be compiled.
+ensure_tracer() {
+    .venv/bin/python -c '
+import sys
+from bedrock.settings import load_settings
+from bedrock.tracer.build import needs_compiler
+own = load_settings().dockerd
+sys.exit(needs_compiler(own.bedrock_tracer_image, own.docker_host))' 2>/dev/null || ensure_tools
     .venv/bin/bedrock tracer build >&2
 }

@@ -36,6 +36,7 @@ def debian_image(
     *,
     programs: Mapping[str, bytes],
     files: Callable[[Path], None] = lambda _: None,
+    suite: str = _SUITE,
 ) -> str:
     """Return the name of an image with ``packages``, ``programs`` in /usr/local/bin, and what ``files`` puts in /srv.
 
@@ -52,7 +53,7 @@ def debian_image(
     files(layer / "srv")
     client = docker.from_env(timeout=300)
     try:
-        base = _base_image(client, repository, sorted(packages), directory)
+        base = _base_image(client, repository, suite, sorted(packages), directory)
         name = f"{repository}:{_digest(base, *_content(layer))}"
         if not _is_present(client, name):
             context = directory / "context"
@@ -67,12 +68,12 @@ def debian_image(
     return name
 
 
-def _base_image(client: docker.DockerClient, repository: str, packages: list[str], directory: Path) -> str:
+def _base_image(client: docker.DockerClient, repository: str, suite: str, packages: list[str], directory: Path) -> str:
     repository = f"{repository}-packages"
-    tag = _digest(_SUITE, *_OPTIONS, *packages)
+    tag = _digest(suite, *_OPTIONS, *packages)
     if not _is_present(client, f"{repository}:{tag}"):
         archive = directory / "root.tar"
-        _bootstrap(archive, packages)
+        _bootstrap(archive, suite, packages)
         client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
         archive.unlink()
     return f"{repository}:{tag}"
@@ -99,11 +100,11 @@ def _content(root: Path) -> list[str]:
     ]
 
 
-def _bootstrap(archive: Path, packages: list[str]) -> None:
+def _bootstrap(archive: Path, suite: str, packages: list[str]) -> None:
     if shutil.which("mmdebstrap") is None:
         subprocess.run(["apt-get", "install", "-y", "-qq", "mmdebstrap"], check=True, capture_output=True)
     done = subprocess.run(
-        ["mmdebstrap", *_OPTIONS, f"--include={','.join(packages)}", _SUITE, str(archive), *_mirror()],
+        ["mmdebstrap", *_OPTIONS, f"--include={','.join(packages)}", suite, str(archive), *_mirror()],
         capture_output=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:

@@ -29,20 +29,23 @@ def _settings(config: Path | None) -> Settings:
 @tracer.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).  [BEDROCK_CONFIG]")
 @click.option("--image", metavar="NAME:TAG", help="What to call it.  [the setting bedrock_tracer_image]")
+@click.option("--from-source", is_flag=True, help="Compile even if this installation carries the programs.")
 @click.option("--builder", metavar="IMAGE", help="Compile in a container of this image.  [with this host's tools]")
 @click.option("--force", is_flag=True, help="Build also when the image is up to date.")
-def build(config: Path | None, image: str | None, builder: str | None, force: bool) -> None:
-    """Build the tracer image from the sources that come with Bedrock.
+def build(config: Path | None, image: str | None, from_source: bool, builder: str | None, force: bool) -> None:
+    """Make the tracer image.
 
-    With clang, gcc, bpftool and libbpf on this host it takes a few seconds. Where they are missing it is built in a
-    container of debian:bookworm-slim, or of what --builder names: a Debian, or an image that brings these tools.
+    A platform wheel carries the compiled programs, and `bedrock up` and DockerD make the image of them by themselves.
+    Where there are none they are compiled from the sources that come with Bedrock. With clang, gcc, bpftool and libbpf
+    on this host that takes a few seconds and no network. Where they are missing or fail it is done in a container of
+    debian:bookworm-slim, or of what --builder names: a Debian, or an image that brings these tools.
     """
     from bedrock.tracer.build import build_tracer_image
 
     own = _settings(config).dockerd
     try:
         name = image or own.bedrock_tracer_image
-        build_tracer_image(name, own.docker_host, builder=builder, force=force, say=click.echo)
+        build_tracer_image(name, own.docker_host, builder=builder, from_source=from_source, force=force, say=click.echo)
     except BedrockError as error:
         fail(error, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ LABEL_SESSION = "bedrock.session"
 LABEL_NODE = "bedrock.node"
 LABEL_ROLE = "bedrock.role"
 LABEL_STOP_SIGNAL = "bedrock.stop-signal"
+LABEL_VOLUMES = "bedrock.volumes"  # of a host's tracer: the directory of the sessions that it serves
 ROLE_HOST_TRACER = "host-tracer"
 
 # In the tracer of a host: where it listens, and where the sessions' directories are.
@@ -89,9 +91,13 @@ def host_tracer_prefix(node: NodeName) -> str:
     return f"bedrock-tracer-{node}-"
 
 
-def host_tracer_name(node: NodeName, image: ImageInfo) -> str:
-    """The name of a node's tracer of a certain image."""
-    return f"{host_tracer_prefix(node)}{image.id.removeprefix('sha256:')[:12]}"
+def host_tracer_name(node: NodeName, volumes: Path, image: ImageInfo) -> str:
+    """The name of a node's tracer of a certain image.
+
+    Another DockerD on the same engine may have the same name, with a data directory of its own, and has its own tracer.
+    """
+    place = hashlib.sha256(str(volumes).encode()).hexdigest()
+    return f"{host_tracer_prefix(node)}{place[:8]}-{image.id.removeprefix('sha256:')[:12]}"
 
 
 def host_tracer_plan(
@@ -102,10 +108,10 @@ def host_tracer_plan(
     ``control`` is the directory in which it listens for requests, ``volumes`` that of the sessions' directories.
     """
     return ContainerPlan(
-        name=host_tracer_name(node, image),
+        name=host_tracer_name(node, volumes, image),
         image=image.id,
         command=["bdtrace", "--serve", f"{CONTROL_MOUNT}/sock", "--ring-bytes", str(ring_bytes)],
-        labels={LABEL_NODE: node, LABEL_ROLE: ROLE_HOST_TRACER},
+        labels={LABEL_NODE: node, LABEL_ROLE: ROLE_HOST_TRACER, LABEL_VOLUMES: str(volumes)},
         binds=[f"{control}:{CONTROL_MOUNT}:rw", f"{volumes}:{VOLUMES_MOUNT}:rw"],
         cap_add=["SYS_ADMIN", "SYS_PTRACE"],
         pid_mode="host",

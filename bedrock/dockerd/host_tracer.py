@@ -8,7 +8,7 @@ that it served have lost their traces, and a new one is started for those to com
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -16,7 +16,14 @@ import trio
 
 from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
-from bedrock.dockerd.containers import LABEL_NODE, LABEL_ROLE, ROLE_HOST_TRACER, host_tracer_name, host_tracer_plan
+from bedrock.dockerd.containers import (
+    LABEL_NODE,
+    LABEL_ROLE,
+    LABEL_VOLUMES,
+    ROLE_HOST_TRACER,
+    host_tracer_name,
+    host_tracer_plan,
+)
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, EngineError, EngineUnavailable, ImageInfo
 from bedrock.dockerd.tracer_link import TracerAway, TracerLook, TracerRefused, ask, look
@@ -71,8 +78,11 @@ class HostTracer:
     async def begin(self, session_id: SessionId, options: Sequence[str]) -> None:
         """Have a session traced: when this returns, its gate is listened for.
 
-        Raises :class:`HostTracerFailed` where there is no tracer, or it refuses.
+        A session that is traced already, for a DockerD that died before its target was started, begins anew. Raises
+        :class:`HostTracerFailed` where there is no tracer, or it refuses.
         """
+        with trio.move_on_after(_ANSWER_S):
+            await self.end(session_id)
         for _ in range(2):
             with trio.move_on_after(self._start_timeout_s):
                 await self._ready.wait()
@@ -128,10 +138,8 @@ class HostTracer:
 
     async def _end_if_stuck(self, running: _Running) -> None:
         with trio.move_on_after(_ANSWER_S):
-            try:
+            with suppress(TracerAway, TracerRefused):
                 await look(running.socket)
-            except (TracerAway, TracerRefused):
-                pass
             return
         log.error("the tracer of this host does not answer and is killed", tracer=running.name)
         await self._engine.kill(running.name, "SIGKILL")
@@ -139,6 +147,14 @@ class HostTracer:
     def forget(self, session_id: SessionId) -> None:
         """The session is over."""
         self._of_session.pop(session_id, None)
+
+    async def end_all_but(self, known: set[SessionId]) -> None:
+        """End the traces of sessions that nobody knows any more."""
+        for session_id in self._of_session.keys() - known:
+            log.warning("ending the trace of a session that is not known", session=session_id)
+            with trio.move_on_after(_ANSWER_S):
+                await self.end(session_id)
+            self.forget(session_id)
 
     def traces(self, session_id: SessionId) -> bool:
         """Whether a tracer that is alive has this session."""
@@ -152,8 +168,9 @@ class HostTracer:
 
         One of the present image goes on; the others are told to leave when their sessions have ended.
         """
-        wanted = host_tracer_name(self._node, self._image)
-        for name in sorted(await self._engine.list_names({LABEL_NODE: self._node, LABEL_ROLE: ROLE_HOST_TRACER})):
+        wanted = host_tracer_name(self._node, self._volumes_dir, self._image)
+        labels = {LABEL_NODE: self._node, LABEL_ROLE: ROLE_HOST_TRACER, LABEL_VOLUMES: str(self._volumes_dir)}
+        for name in sorted(await self._engine.list_names(labels)):
             running = _Running(name, self._socket_of(name))
             state = await self._look_at(running)
             if state is None:
@@ -202,7 +219,7 @@ class HostTracer:
                     await self._current.gone.wait()
 
     async def _start(self) -> _Running:
-        name = host_tracer_name(self._node, self._image)
+        name = host_tracer_name(self._node, self._volumes_dir, self._image)
         running = _Running(name, self._socket_of(name))
         await trio.to_thread.run_sync(lambda: running.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
         await self._engine.remove(name)

@@ -53,7 +53,10 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
         settings.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = await stack.enter_async_context(open_engine(own.docker_host))
         info = await engine.info()
-        tracer = await tracer_image(engine, own.bedrock_tracer_image, directory, node=own.name)
+        tracer = await tracer_image(
+            engine, own.bedrock_tracer_image, directory, node=own.name, docker_host=own.docker_host,
+            machine=str(info.get("Architecture", "")),
+        )  # fmt: skip
         watch = await stack.enter_async_context(open_watch(engine, {LABEL_NODE: own.name}))
         host_tracer = None
         if tracer.is_ours:
@@ -83,6 +86,8 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             foreign_delay_s=own.other_tracer_delay,
         )
         adopted = await find_adoptable(engine, own.name, settings.volumes_dir)
+        if host_tracer is not None:
+            await host_tracer.end_all_but({item.record.session_id for item in adopted})
         endpoint = f"tcp://{own.api_socket_host}:{own.api_socket_port}"
         socket = await stack.enter_async_context(open_dealer(endpoint, identity=own.name.encode()))
         async with open_hidden_nursery() as nursery:

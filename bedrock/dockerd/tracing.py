@@ -21,6 +21,8 @@ from bedrock.trace.decode import Trace
 from bedrock.trace.layouts import TraceError
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer import OWN_IMAGE
+from bedrock.tracer.build import provide_image
+from bedrock.tracer.programs import is_current
 from bedrock.volume import FOREIGN_READY, TRACE_FILE, TRACER_STATUS, SessionVolume, write_durably
 
 log = structlog.get_logger(__name__)
@@ -69,12 +71,21 @@ async def fetch_gate(engine: Engine, image: ImageInfo, cache_dir: Path, *, name:
     return path
 
 
-async def tracer_image(engine: Engine, name: str, cache_dir: Path, *, node: str) -> TracerImage:
-    """Find the tracer image and its gate. Raises :class:`TracerFailed` with the remedy."""
+async def tracer_image(
+    engine: Engine, name: str, cache_dir: Path, *, node: str, docker_host: str, machine: str
+) -> TracerImage:
+    """Find the tracer image and its gate, having made our own image where this installation carries its programs.
+
+    ``machine`` is what the engine runs on. Raises :class:`TracerFailed`, or :class:`BuildFailed`, with the remedy.
+    """
+    if await trio.to_thread.run_sync(provide_image, name, docker_host):
+        log.info("tracer image made", image=OWN_IMAGE)
     try:
         info = await engine.image(name)
     except ImageMissing:
         raise TracerFailed(f"the tracer image {name} is not on this host; `bedrock tracer build` makes it") from None
+    if is_ours(info) and not is_current(name, info.labels, machine):
+        log.warning("the tracer image is of other sources than this Bedrock", image=name, remedy="bedrock tracer build")
     try:
         gate = await fetch_gate(
             engine,

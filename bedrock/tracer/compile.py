@@ -1,33 +1,25 @@
-"""Compiling the tracer: with the tools of this host, or in a builder container on the Docker host."""
+"""Compiling the tracer with the tools of this host."""
 
 from __future__ import annotations
 
-import io
-import shlex
+import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-import docker
-import docker.errors
-
 from bedrock.errors import BedrockError
 from bedrock.tracer.header import c_header
+from bedrock.tracer.stack import LIMIT_BYTES, LIMIT_FRAMES, deepest_chains
 
 PACKAGES = ("clang", "libbpf-dev", "bpftool", "libelf-dev", "zlib1g-dev", "libzstd-dev", "libc6-dev", "gcc")
+SCRIPT = "build.sh"
+PROBES = "bdtrace.bpf.o"
 _TOOLS = {"clang": "clang", "bpftool": "bpftool", "gcc": "gcc"}
 _HEADERS = {"libbpf-dev": "bpf/libbpf.h", "libelf-dev": "libelf.h", "zlib1g-dev": "zlib.h", "libzstd-dev": "zstd.h"}
-_SCRIPT = "build.sh"
-_WORK = "bedrock-build"
-# Where it is a Debian, a builder that lacks the packages is given them; any other is to bring the tools with it.
-_PREPARE = """{{
-    ! command -v apt-get || dpkg -s {packages} >/dev/null ||
-    {{ apt-get update && apt-get install -y --no-install-recommends {packages}; }}
-}} >&2"""
-_BUILDER_LIMIT_S = 900
+# Debian keeps bpftool where only root's PATH leads to.
+_MORE_PATH = "/usr/sbin:/sbin"
 
 
 class BuildFailed(BedrockError):
@@ -44,70 +36,32 @@ def sources() -> dict[str, bytes]:
 
 def missing_tools() -> list[str]:
     """What the build needs and this host does not have, by the names of Debian's packages."""
-    missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    path = f"{os.environ.get('PATH', os.defpath)}:{_MORE_PATH}"
+    missing = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=path) is None]
     return missing + [name for name, header in _HEADERS.items() if not Path("/usr/include", header).exists()]
 
 
 def compile_here() -> dict[str, bytes]:
-    """Compile with this host's tools; return the files of the image by name. Raises :class:`BuildFailed`."""
+    """Compile with this host's tools; return the tracer's programs by name. Raises :class:`BuildFailed`.
+
+    MACHINE, CC and CLANG in the environment choose another machine and other compilers (see ``bpf/build.sh``).
+    """
     with tempfile.TemporaryDirectory(prefix="bedrock-tracer-") as name:
         work = Path(name)
         for source, content in sources().items():
             (work / source).write_bytes(content)
-        done = subprocess.run(
-            ["sh", str(work / _SCRIPT)], capture_output=True, text=True, errors="replace", check=False
-        )
+        done = subprocess.run(["sh", str(work / SCRIPT)], capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             raise BuildFailed(f"the compiler failed:\n{done.stderr.strip()[-4000:]}")
-        out = work / "out"
-        return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+        check_stack((work / PROBES).read_bytes())
+        return {path.name: path.read_bytes() for path in sorted((work / "out").iterdir())}
 
 
-def compile_in_container(client: docker.DockerClient, builder: str) -> dict[str, bytes]:
-    """Compile in a container of the image ``builder``, which is pulled where it is not there.
-
-    Return the files of the image by name. Raises :class:`BuildFailed`; the container is gone in any case.
-    """
-    prepare = _PREPARE.format(packages=shlex.join(PACKAGES))
-    command = ["sh", "-c", f"{prepare} && sh /{_WORK}/{_SCRIPT}"]
-    try:
-        client.images.get(builder)
-    except docker.errors.ImageNotFound:
-        try:
-            client.images.pull(builder)
-        except docker.errors.APIError as error:
-            raise BuildFailed(f"the builder image {builder} can't be pulled: {error.explanation or error}") from None
-    container = client.containers.create(
-        builder, command, entrypoint=[], user="0", environment={"DEBIAN_FRONTEND": "noninteractive"}
-    )
-    try:
-        container.put_archive("/", _packed(sources()))
-        container.start()
-        status = container.wait(timeout=_BUILDER_LIMIT_S)["StatusCode"]
-        if status != 0:
-            said = container.logs(stdout=False, tail=40).decode(errors="replace").strip()
-            raise BuildFailed(f"the builder {builder} failed:\n{said[-4000:]}")
-        chunks, _ = container.get_archive(f"/{_WORK}/out")
-        return _unpacked(b"".join(chunks))
-    finally:
-        container.remove(force=True, v=True)
-
-
-def _packed(contents: dict[str, bytes]) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in contents.items():
-            info = tarfile.TarInfo(f"{_WORK}/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return archive.getvalue()
-
-
-def _unpacked(archive: bytes) -> dict[str, bytes]:
-    found = {}
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            content = tar.extractfile(member)
-            if content is not None:
-                found[member.name.partition("/")[2]] = content.read()
-    return found
+def check_stack(probes: bytes) -> None:
+    """Raise :class:`BuildFailed` where a chain of calls in the probes takes more than every kernel has room for."""
+    for chain in deepest_chains(probes):
+        if chain.stack_bytes > LIMIT_BYTES or len(chain.functions) > LIMIT_FRAMES:
+            raise BuildFailed(
+                f"a chain of calls in the probes takes {chain.stack_bytes} bytes of stack in {len(chain.functions)} frames "
+                f"(kernels before 6.13 have {LIMIT_BYTES} and {LIMIT_FRAMES}): {chain}"
+            )

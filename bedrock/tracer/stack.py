@@ -11,6 +11,7 @@ import struct
 from typing import NamedTuple
 
 LIMIT_BYTES = 512
+LIMIT_FRAMES = 8
 _ROUND = 32
 _INSTRUCTION = 8
 _FRAME_POINTER = 10

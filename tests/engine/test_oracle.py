@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from oracle.calls import Call
 from oracle.compare import Comparison, compare, settled
-from oracle.known import TOLERATED, WORKER_ENDS, known_differences
+from oracle.known import TOLERATED, known_differences
 from oracle.traced import calls_of_trace
 from oracle.witness import split_output
 from oracle.workloads import WORKLOADS, command_of
@@ -76,7 +76,7 @@ def test_every_known_difference_is_still_there(explained: dict[str, Counter[str]
         pytest.skip("not all workloads have run")
     listed = {known.reason for known in [*TOLERATED, *known_differences({}, {})]}
     shown = {reason for known in explained.values() for reason in known}
-    assert listed - shown <= {WORKER_ENDS}
+    assert listed == shown
 
 
 async def test_a_trace_that_lacks_any_call_or_has_any_fact_otherwise_is_noticed(

@@ -39,6 +39,11 @@ class Call(NamedTuple):
 SIGNATURES: Mapping[str, str] = {
     "open": "path arg",
     "openat": "base path arg",
+    "bind": "_ _ _",
+    "inotify_add_watch": "_ path arg",
+    "ioctl_setflags": "fd _ _",
+    "sync": "",
+    "flock": "fd arg",
     "openat2": "base path _",
     "creat": "path",
     "close": "fd",
@@ -136,7 +141,9 @@ SIGNATURES: Mapping[str, str] = {
 
 # These are no system calls: what the kernel does by itself, requests to an io_uring, and requests to io_submit; that
 # call itself is not in a trace either.
-NO_CALLS = {op.name.lower() for op in Op if op.name.startswith(("URING_", "AIO_"))} | {"fault", "page_in", "io_submit"}
+NO_CALLS = {op.name.lower() for op in Op if op.name.startswith(("URING_", "AIO_"))} | {
+    "fault", "fault_failed", "page_in", "io_submit", "receive_fd", "core_dump",
+}  # fmt: skip
 # strace 6.1, which Debian 12 has, does not know them.
 TOO_NEW = {
     "fchmodat2", "setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr", "file_setattr",

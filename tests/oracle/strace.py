@@ -23,7 +23,10 @@ _NAMES_32 = {
 # Calls of which only some are traced: which, by their second argument, and under which name.
 _COMMANDS = {
     "fcntl": {0: "fcntl_dupfd", 1030: "fcntl_dupfd"},  # F_DUPFD, F_DUPFD_CLOEXEC
-    "ioctl": dict.fromkeys((0x40049409, 0x4020940D, 0xC0189436), "ioctl_clone"),  # FICLONE, ..RANGE, FIDEDUPERANGE
+    "ioctl": {
+        **dict.fromkeys((0x40049409, 0x4020940D, 0xC0189436), "ioctl_clone"),  # FICLONE, FICLONERANGE, FIDEDUPERANGE
+        **dict.fromkeys((0x40086602, 0x40046602, 0x401C5820), "ioctl_setflags"),  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
+    },
 }
 
 _TRANSFERS = {"read", "readv", "preadv2", "write", "writev", "pwritev2"}
@@ -309,6 +312,9 @@ def _traced_name(name: str, arguments: list[str]) -> str | None:
     """What a call is called in our traces; None when it is not traced."""
     if name in _COMMANDS:
         return _COMMANDS[name].get(_number(arguments[1]))
+    if name == "bind":
+        # Only what makes a file: the address of a unix socket that has a path.
+        return name if 'sun_path="' in arguments[1] else None
     return None if name == "mmap" and _number(arguments[3]) & _MAP_ANONYMOUS else name
 
 

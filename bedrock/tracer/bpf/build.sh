@@ -1,8 +1,10 @@
 #!/bin/sh
-# Compiles the tracer from what lies beside this script into out/. Run by `bedrock tracer build`, on the Docker host
-# itself or in a builder container on it: both have the kernel that is to be traced. MACHINE and CC cross-compile.
+# Compiles the tracer from what lies beside this script into out/: the loader, with the probes inside, and the gate.
+# MACHINE and CC cross-compile; CLANG names another compiler of the probes.
 set -eu
 cd "$(dirname "$0")"
+# Debian keeps bpftool where only root's PATH leads to.
+PATH=$PATH:/usr/sbin:/sbin
 
 machine=${MACHINE:-$(uname -m)}
 case $machine in
@@ -13,14 +15,23 @@ esac
 cc=${CC:-gcc}
 include="-I. -I/usr/include/$machine-linux-gnu"
 warnings="-Wall -Wextra -Werror"
-mkdir -p out/btf
+loader="bdtrace.c serve.c trace.c proof.c targets.c probes.c kernel.c gatekeeper.c status.c writer.c options.c"
+loader="$loader syscalls.c syscalls32.c"
+mkdir -p out
 
-clang -target bpf -O2 -g "-D__TARGET_ARCH_$target" -Wall -Werror $include -c bdtrace.bpf.c -o bdtrace.bpf.o
+# The probes' debug information names their source files: without this directory, so that the same sources give the same
+# programs.
+"${CLANG:-clang}" -target bpf -O2 -g "-fdebug-prefix-map=$PWD=." "-D__TARGET_ARCH_$target" -Wall -Werror $include \
+    -c bdtrace.bpf.c -o bdtrace.bpf.o
 bpftool gen skeleton bdtrace.bpf.o name bdtrace_bpf >bdtrace.skel.h
-$cc -std=gnu11 -O2 -s $warnings -Wno-format-truncation -static $include bdtrace.c serve.c trace.c proof.c targets.c probes.c kernel.c gatekeeper.c status.c writer.c options.c syscalls.c syscalls32.c -o out/bdtrace \
-    -lbpf -lelf -lz -lzstd
 $cc -Os -s $warnings -static -nostdlib -ffreestanding -fno-stack-protector -fno-builtin gate.c -o out/gate
 
-# The few types of this kernel that the probes need: reading them all takes most of the time to attach.
-types=/sys/kernel/btf/vmlinux
-[ ! -e $types ] || [ "$machine" != "$(uname -m)" ] || bpftool gen min_core_btf $types "out/btf/$(uname -r).btf" bdtrace.bpf.o
+make_loader() {
+	$cc -std=gnu11 -O2 -s $warnings -Wno-format-truncation -static $include $loader "$@" -o out/bdtrace \
+	    -lbpf -lelf -lz -lzstd
+}
+# The static libelf of elfutils 0.192 (Debian 13) lacks some functions of its own.
+if ! make_loader 2>link.log; then
+	grep -q 'undefined reference to .eu_' link.log || { cat link.log >&2; exit 1; }
+	make_loader elfutils.c
+fi

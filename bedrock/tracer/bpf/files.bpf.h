@@ -36,10 +36,10 @@ static __always_inline __u32 link_of(__u64 dentry, __u64 mnt)
 }
 
 /*
- * How a file is introduced, which is to say that its path is written: when it is a new one; also when its number may
- * have been given to another file; also when its path may have changed; in any case.
+ * When a file is introduced, which is to say that its path is written: when it is a new one, or its path may have
+ * changed; also when its number may have been given to another file; in any case.
  */
-enum introduction { IF_NEW, IF_ANOTHER, IF_MOVED, ALWAYS };
+enum introduction { IF_NEW, IF_ANOTHER, ALWAYS };
 
 /* Take down what a file is, by the name through which it was reached. */
 int __noinline number_file(struct subject *subject, __u64 dentry, __u64 mnt)
@@ -80,7 +80,7 @@ int __noinline identify(struct thread *thread, struct subject *subject, __u64 de
 	before = bpf_map_lookup_elem(&known_files, &identity);
 	if (before)
 		known = *before;
-	if (!before || when == ALWAYS || (when == IF_MOVED && known.tree_changes != session->tree_changes) ||
+	if (!before || when == ALWAYS || known.tree_changes != session->tree_changes ||
 	    (when == IF_ANOTHER && known.generation != generation_of(dentry))) {
 		subject->generation = generation_of(dentry);
 		known.tree_changes = session->tree_changes;
@@ -151,7 +151,7 @@ int __noinline note_base(struct thread *thread, struct subject *subject, __u32 f
 	if (first == '/' && (__u64)BPF_CORE_READ(path, dentry) == session->root_dentry &&
 	    (__u64)BPF_CORE_READ(path, mnt) == session->root_mnt)
 		return 0;
-	identify(thread, subject, (__u64)BPF_CORE_READ(path, dentry), (__u64)BPF_CORE_READ(path, mnt), IF_MOVED);
+	identify(thread, subject, (__u64)BPF_CORE_READ(path, dentry), (__u64)BPF_CORE_READ(path, mnt), IF_NEW);
 	subject->flags = flags | (first ? 0 : subject->flags & UNWANTED);
 	return 0;
 }

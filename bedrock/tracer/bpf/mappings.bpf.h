@@ -141,51 +141,74 @@ int __noinline note_mapped(struct thread *thread, struct subject *subject, __u64
 	return identify(thread, subject, (__u64)dentry, (__u64)mnt, IF_NEW);
 }
 
-/* Take down the file that is mapped at an address, as a piece of what a call is about. Returns where to look on, or 0. */
-static __always_inline __u64 take_piece(struct thread *thread, __u64 start, __u64 end)
-{
-	struct mapping *mapping = &thread->mapping;
-	struct piece *piece;
-	int found = find_mapping(mapping, start);
+/* Where a walk along the mappings of a call has come to; ``at`` is 0 when it is done. */
+struct piece_walk {
+	__u64 at;
+	__u64 end;
+	__u32 turns;
+};
 
+/* Take down the file that is mapped at an address, as a piece of what a call is about, and go on behind it. */
+int __noinline take_piece(struct thread *thread, __u64 start, __u64 end)
+{
+	struct mapping *mapping;
+	struct piece *piece;
+	int found;
+
+	if (!thread)
+		return 0;
+	mapping = &thread->mapping;
+	found = find_mapping(mapping, start);
 	if (found == MAPPING_CHANGES) {
 		/* Whether there is a file, and which, stays unknown. */
 		count_lost(thread->slot, BDT_CAUSE_MAPPING_BUSY);
+		mapping->end = end;
 		return 0;
 	}
-	if (found == NOT_MAPPED)
-		return mapping->end >= start && mapping->end + 1 < end ? mapping->end + 1 : 0;
-	if (mapping->file) {
-		piece = &thread->pieces[thread->piece_count & (MAX_PIECES - 1)];
-		forget(&piece->subject);
-		note_mapped(thread, &piece->subject, mapping->file);
-		piece->subject.flags &= ~BDT_CALL_HAS_OFFSET;
-		piece->start = start;
-		piece->end = mapping->end < end ? mapping->end : end;
-		thread->piece_count++;
+	if (found == NOT_MAPPED) {
+		mapping->end++;
+		if (mapping->end <= start)
+			mapping->end = end;
+		return 0;
 	}
-	return mapping->end < end ? mapping->end : 0;
+	if (!mapping->file)
+		return 0;
+	if (thread->piece_count >= MAX_PIECES) {
+		count_lost(thread->slot, BDT_CAUSE_MAP_FULL);
+		return 0;
+	}
+	piece = &thread->pieces[thread->piece_count & (MAX_PIECES - 1)];
+	forget(&piece->subject);
+	note_mapped(thread, &piece->subject, mapping->file);
+	piece->subject.flags &= ~BDT_CALL_HAS_OFFSET;
+	piece->start = start;
+	piece->end = mapping->end < end ? mapping->end : end;
+	thread->piece_count++;
+	return 0;
 }
 
-#define MAX_MAPPINGS 32 /* that one munmap or msync is followed through */
-
-/*
- * Take down the files that are mapped between two addresses, when munmap or msync begins. What is beyond the number that
- * there is room for is counted.
- */
-int __noinline take_pieces(struct thread *thread, __u64 start, __u64 size)
+static __always_inline long piece_turn(__u32 index, struct piece_walk *walk)
 {
-	__u64 end = (start + size + (1ULL << page_shift) - 1) & ~((1ULL << page_shift) - 1), at = start;
+	struct thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
+
+	if (!thread)
+		return 1;
+	take_piece(thread, walk->at, walk->end);
+	walk->at = thread->mapping.end;
+	return walk->at >= walk->end;
+}
+
+LOOP(piece_turn, piece_walk)
+
+/* Take down the files that are mapped between two addresses, when munmap or msync begins. */
+static __always_inline int take_pieces(struct thread *thread, __u64 start, __u64 size)
+{
+	struct piece_walk walk = { .at = start, .end = start + size };
 
 	if (!thread)
 		return 0;
 	thread->piece_count = 0;
-	for (int i = 0; i < MAX_MAPPINGS; i++) {
-		if (!at || thread->piece_count >= MAX_PIECES)
-			break;
-		at = take_piece(thread, at, end);
-	}
-	if (at)
-		count_lost(thread->slot, BDT_CAUSE_MAPPING_BUSY);
+	if (walk.end > walk.at)
+		run_piece_turn(&walk, MAX_TURNS);
 	return 0;
 }

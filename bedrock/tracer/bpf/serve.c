@@ -60,11 +60,12 @@ static struct {
 	bool wants_ring;
 } server = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
+/* The trace of a session that has not ended; NULL for none. */
 static struct job *find(const char *id)
 {
 	struct job *job = server.jobs;
 
-	while (job && strcmp(job->id, id))
+	while (job && (job->has_ended || strcmp(job->id, id)))
 		job = job->next;
 	return job;
 }

@@ -50,6 +50,15 @@ __u32 __noinline bucket_of(__u64 duration_ns)
 	return bucket;
 }
 
+static __always_inline __u32 bucket_at(__u64 duration_ns)
+{
+	__u32 bucket = bucket_of(duration_ns);
+
+	/* As in session_at. */
+	asm volatile("" : "+r"(bucket));
+	return bucket & (BDT_BUCKETS - 1);
+}
+
 /* Add a call up by process and operation. */
 int __noinline tally_op(struct thread *thread, __u32 op, __s64 result, __u64 duration_ns)
 {
@@ -74,7 +83,7 @@ int __noinline tally_op(struct thread *thread, __u32 op, __s64 result, __u64 dur
 	if (result < 0 && result > -4096)
 		__sync_fetch_and_add(&total->errors, 1);
 	__sync_fetch_and_add(&total->duration_ns, duration_ns);
-	__sync_fetch_and_add(&total->latency[bucket_of(duration_ns) & (BDT_BUCKETS - 1)], 1);
+	__sync_fetch_and_add(&total->latency[bucket_at(duration_ns)], 1);
 	return 0;
 }
 
@@ -98,7 +107,7 @@ int __noinline tally_file(struct thread *thread, struct subject *subject, __s64 
 	key.session = thread->session;
 	op = thread->values.op;
 	duration_ns = thread->values.duration_ns;
-	bucket = bucket_of(duration_ns) & (BDT_BUCKETS - 1);
+	bucket = bucket_at(duration_ns);
 	is_target_of_move = subject->flags & BDT_CALL_TO_FILE;
 	total = bpf_map_lookup_elem(&file_totals, &key);
 	if (!total) {
