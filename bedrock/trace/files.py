@@ -56,13 +56,17 @@ class Told(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A FILE note in numbers: after how many calls which name of which file had a path, and whether it still had it."""
+    """A FILE note in numbers: after how many calls which name of which file had a path, and whether it still had it.
+
+    ``before`` is the path that this name had until then, or NONE where it is new or is not told apart from others.
+    """
 
     position: int
     name: int
     file: int
     path: int
     is_there: bool
+    before: int
 
 
 class Files:
@@ -114,11 +118,12 @@ class Files:
             file = self._incarnation(identity, generation, name, any_name, path)
             if self._files[file].kind == _UNKNOWN:
                 self._files[file] = File(identity, _KINDS.get(mode & 0o170000, "other"))
+            path_before = self._now[name][1] if link else NONE
             for concerned in (name, any_name) if link else (name,):
                 before.setdefault(concerned, self._now[concerned])
                 self._now[concerned] = (file, path)
                 rows.append((concerned, position, file, path))
-            sightings.append(Sighting(position, name, file, path, not flags & _DELETED))
+            sightings.append(Sighting(position, name, file, path, not flags & _DELETED, path_before))
         table = np.array(rows, np.int64).reshape(-1, 4)
         return Told(table[:, 0], table[:, 1], table[:, 2], table[:, 3], before), sightings
 

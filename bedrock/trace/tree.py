@@ -65,14 +65,20 @@ class NameTree:
         return file in self._names and not self._names[file][self._last[file]]
 
     def see(self, sighting: Sighting) -> None:
-        """Take in what a FILE note says."""
-        _, name, file, path, is_there = sighting
+        """Take in what a FILE note says. A name that the file is known to have stays as recent as it was."""
+        _, name, file, path, is_there, before = sighting
         held = self._held.get(path)
-        if held is not None and held.file == file and held.name == name and self._last[file] == path and is_there:
+        if held == (file, name) and is_there and before in {NONE, path}:
             return
         if is_there:
+            old = self._held.get(before)
+            if old is not None and old.name == name and before != path:
+                # It was renamed, by a call that is not in the trace.
+                del self._held[before]
+                self._lose(before, old)
             self._put(path, Held(file, name))
-            self._last[file] = path
+            if held is None or held.file != file:
+                self._last[file] = path
             return
         names = self._all_names(file)
         names.setdefault(path, False)

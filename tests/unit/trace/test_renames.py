@@ -248,3 +248,14 @@ def test_names_are_what_a_plain_model_says_wherever_blocks_end(
         assert now <= {use.path, *use.aliases}
         assert (use.path in now) == bool(now)
         assert use.is_gone == (not now)
+
+
+@each_block_size
+def test_a_rename_that_is_not_in_the_trace_is_known_from_the_next_use(
+    write: Callable[..., Path], per_block: int
+) -> None:
+    """As in mode summary, or where changes of names were not asked for; links tell it from a second name."""
+    script = Script().opened("/old", 9, link=1).opened("/new", 9, link=1).opened("/old", 9, link=1)
+    script.opened("/a", 10, link=2).opened("/b", 10, link=3).opened("/a", 10, link=2)
+    found = names_of(summarise(write(script.whole(), per_block=per_block)))
+    assert found == {"/old": ["/new"], "/b": ["/a"]}
