@@ -104,12 +104,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     ``complete``: every record from the first instruction to the last is there. ``lossy``: some are missing and ``lost``
     counts them by cause. ``partial``: head or tail is missing, or the tracer died. ``untraced``: there is no trace.
+
+    ``unsupported`` names what the node's kernel did not let the tracer see (:class:`bedrock.tracer.causes.Feature`, in
+    lower case). It stands beside any state: ``complete`` means that of what can be seen there, nothing is missing.
     """
 
     state: TraceState
     seen: int = 0  # records that were made or should have been; 0 where nobody is left who knows
     events: int = 0  # of them, how many are in the trace
     lost: dict[str, int] = {}
+    unsupported: list[str] = []
     message: str = ""
 
 

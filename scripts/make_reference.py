@@ -9,21 +9,12 @@ import pyarrow as pa
 
 from bedrock.cli import main
 from bedrock.settings import all_settings, example_config
-from bedrock.trace.events import COLUMNS
 from bedrock.trace.export import FORMS
+from bedrock.trace.schema import COLUMNS
 from bedrock.tracer import format as format_module
-from bedrock.tracer.format import (
-    CAUSES,
-    CLASSES,
-    DROPPING,
-    FILE_HEADER,
-    LAYOUT,
-    VERSION,
-    CallFlag,
-    Field,
-    Op,
-    TextFlag,
-)
+from bedrock.tracer.causes import CAUSES, DROPPING, FEATURES
+from bedrock.tracer.format import FILE_HEADER, LAYOUT, VERSION, CallFlag, Field, TextFlag
+from bedrock.tracer.operations import CLASSES, Op
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +49,14 @@ def cli_page() -> str:
 
 
 def trace_page() -> str:
-    lines = ["# Trace format", "", f"`trace.bdt`, version {VERSION}.", "", (format_module.__doc__ or "").strip(), ""]
+    lines = [
+        "# Trace format",
+        "",
+        f"`trace.bdt`, version {VERSION}. Version 2 is read, too.",
+        "",
+        (format_module.__doc__ or "").strip(),
+        "",
+    ]
     lines += ["## File header", "", *_field_table(FILE_HEADER)]
     for kind, fields in LAYOUT.items():
         lines += [f"## `{kind.name}` ({kind.value})", "", *_field_table(fields)]
@@ -67,6 +65,9 @@ def trace_page() -> str:
     lines += ["## Causes of loss", "", "| cause | the record | why |", "|---|---|---|"]
     for cause, why in CAUSES.items():
         lines.append(f"| `{cause.name.lower()}` | {'is missing' if cause in DROPPING else 'has less in it'} | {why} |")
+    lines += ["", "## What a kernel may not show", "", "| name | bit | what |", "|---|---|---|"]
+    for feature, what in FEATURES.items():
+        lines.append(f"| `{(feature.name or '').lower()}` | {feature.value} | {what} |")
     return "\n".join(lines) + "\n"
 
 
@@ -75,7 +76,9 @@ def events_page() -> str:
         "# Traces in other forms",
         "",
         "`bedrock trace ID --format FORMAT` and `GET /api/sessions/:id/trace/events?format=FORMAT`, as a stream, in",
-        "the order in which the calls returned. Every form carries the session with its verdict.",
+        "the order in which the calls returned. Every form carries the session with its verdict, and `unsupported`:",
+        "what the kernel did not let the tracer see. [What the marks prove](trace-marks.md) explains that, and the",
+        "columns that are true or false.",
         "",
         "| format | what | where the session is |",
         "|---|---|---|",
@@ -84,6 +87,13 @@ def events_page() -> str:
         "## The columns",
         "",
         "Of all forms but `chrome` and `v1`. What does not apply is null; JSON lines leave it out, and what is false.",
+        "",
+        "A name is bytes and need not be UTF-8. In all columns of text `\\xNN` is one byte, in two lower-case",
+        "hexadecimal digits: a byte that is not UTF-8, or a backslash in front of what would look like such an escape",
+        "(`\\x5c`). Everything else stands for itself, other backslashes too. So no two names have the same text, and",
+        "who replaces each `\\xNN` by its byte has the name (`bedrock.trace.paths.bytes_of` does that). In CSV the",
+        "first character of a cell is escaped in the same way where a spreadsheet would take the cell for a formula:",
+        "`=`, `+`, `-`, `@`, their full-width forms, tab and line breaks.",
         "",
         "| column | type | meaning |",
         "|---|---|---|",
@@ -94,7 +104,7 @@ def events_page() -> str:
     lines += ["", "## Which calls belong to which class", "", "| class | calls |", "|---|---|"]
     for name, ops in CLASSES.items():
         lines.append(f"| `{name}` | {', '.join(f'`{op.name.lower()}`' for op in sorted(ops))} |")
-    lines += ["", "`execve`, `execveat`, `fork` and `exit` belong to none: they are always traced."]
+    lines += ["", "`execve`, `execveat`, `fork`, `exit` and `core_dump` belong to none: they are always traced."]
     return "\n".join(lines) + "\n"
 
 

@@ -16,11 +16,11 @@ from bedrock.tracer.format import (
     VERSION,
     CallFlag,
     Mode,
-    Op,
     RecordType,
     TextFlag,
     dtype_of,
 )
+from bedrock.tracer.operations import Op
 
 HAS_FILE = CallFlag.HAS_FILE
 WITH_OFFSET = CallFlag.HAS_FILE | CallFlag.HAS_OFFSET
@@ -45,26 +45,27 @@ def call(op: Op, time_ns: int, **fields: object) -> bytes:
 
 
 def file(path: str | bytes, *, inode: int, time_ns: int = 0, tid: int = 7, device: int = 4, mode: int = 0o100644,
-         flags: int = 0, generation: int = 0) -> bytes:  # fmt: skip
+         flags: int = 0, generation: int = 0, link: int = 0) -> bytes:  # fmt: skip
     """A FILE record; the path is turned round as the kernel does."""
     raw = path.encode() if isinstance(path, str) else path
     text = b"".join(part + b"/" for part in reversed(raw.split(b"/")) if part)
     return text_record(
         RecordType.FILE, text, inode=inode, time_ns=time_ns, tid=tid, device=device, mode=mode, flags=flags,
-        generation=generation,
+        generation=generation, link=link,
     )  # fmt: skip
 
 
-def process(tid: int = 7, *, tgid: int | None = None, pid: int = 1, parent: int = 0, time_ns: int = 2) -> bytes:
-    """A PROCESS record of a thread that the container calls ``pid``, too."""
+def process(tid: int = 7, *, tgid: int | None = None, pid: int = 1, container_tid: int | None = None, parent: int = 0,
+            time_ns: int = 2, started_ns: int = 0) -> bytes:  # fmt: skip
+    """A PROCESS record, by default of a process's first thread, which the container calls ``pid``, too."""
     return record(
         RecordType.PROCESS, tid=tid, tgid=tid if tgid is None else tgid, time_ns=time_ns, parent=parent,
-        container_pid=pid, container_tid=pid,
+        container_pid=pid, container_tid=pid if container_tid is None else container_tid, started_ns=started_ns,
     )  # fmt: skip
 
 
-def start(time_ns: int = 1, mode: Mode = Mode.EVENTS) -> bytes:
-    return record(RecordType.START, time_ns=time_ns, mode=mode)
+def start(time_ns: int = 1, mode: Mode = Mode.EVENTS, unsupported: int = 0) -> bytes:
+    return record(RecordType.START, time_ns=time_ns, mode=mode, unsupported=unsupported)
 
 
 def end(time_ns: int = 1_000_000_000) -> bytes:

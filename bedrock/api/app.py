@@ -229,6 +229,7 @@ def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: Art
             headers={
                 "Content-Disposition": f'attachment; filename="{filename}"',
                 "X-Bedrock-Trace": session.trace.state if session.trace is not None else TraceState.UNTRACED,
+                "X-Bedrock-Unsupported": ", ".join(session.trace.unsupported) if session.trace is not None else "",
                 "X-Content-Type-Options": "nosniff",
             },
         )

@@ -22,7 +22,7 @@ _KEPT_BYTES = 64 << 20
 
 
 class TraceReader:
-    """Reads the traces of one artifact directory. All raise :class:`bedrock.trace.decode.TraceError`."""
+    """Reads the traces of one artifact directory. All raise :class:`bedrock.trace.layouts.TraceError`."""
 
     def __init__(self, artifacts: ArtifactDir) -> None:
         self._artifacts = artifacts

@@ -234,13 +234,14 @@ async def show(session_id: str, as_json: bool) -> None:
             else "",
         ),
         ("lost", lost),
+        ("unsupported", ", ".join(trace.unsupported) if trace is not None else ""),
         ("logs", f"{session.logs.state} {session.logs.message}".strip()),
     ]
     for name, text in rows:
         if text:
-            click.echo(f"{name + ':':<11} {text}")
+            click.echo(f"{name + ':':<12} {text}")
     for item in files:
-        click.echo(f"{'file:':<11} {item.filename} ({size_text(item.size)}, sha256 {item.sha256})")
+        click.echo(f"{'file:':<12} {item.filename} ({size_text(item.size)}, sha256 {item.sha256})")
 
 
 @click.command()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import click
@@ -20,6 +20,10 @@ from bedrock.errors import BedrockError
 from bedrock.model import Session, TraceState, Verdict
 from bedrock.volume import TRACE_FILE
 
+if TYPE_CHECKING:
+    from bedrock.trace.summary import FileUse, TraceSummary
+
+_SHOWN_ALIASES = 3
 # Reading traces needs large libraries; they are imported where they are needed, so that every other command is quick.
 
 
@@ -28,18 +32,28 @@ from bedrock.volume import TRACE_FILE
 @click.option("--events", "wants_events", is_flag=True, help="The calls themselves, one a line.")
 @click.option("--format", "format_name", metavar="FORMAT", help="Export: jsonl, csv, parquet, arrow, chrome or v1.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write an export.  [standard output]")
+@click.option("--path", "paths", multiple=True, metavar="PATH", help="Show what is at or below PATH only; repeatable.")
 @json_option
 @async_command
 async def trace(
-    session_id: str, wants_events: bool, format_name: str | None, output: Path | None, as_json: bool
+    session_id: str,
+    *,
+    wants_events: bool,
+    format_name: str | None,
+    output: Path | None,
+    paths: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Show the files that a session used: calls and bytes, first and last use.
 
-    With --events, or with --format, the single calls instead. The verdict of the trace goes to standard error, and it
-    is in every export.
+    A file is shown under its last known name, with the others that it had; --path finds it by any of them. With
+    --events, or with --format, the single calls instead. The verdict of the trace goes to standard error, and it is in
+    every export.
     """
     from bedrock.trace.export import parse_format
 
+    if format_name is not None and paths:
+        fail(BedrockError("--path is for the table and for --events; an export has all calls"), 2)
     async with open_client() as client:
         if format_name is not None:
             wanted = parse_format(format_name)
@@ -50,14 +64,15 @@ async def trace(
             return
         if wants_events:
             async with _downloaded(client, session_id) as path:
-                await trio.to_thread.run_sync(_print_events, path, as_json)
+                await trio.to_thread.run_sync(_print_events, path, paths, as_json)
             return
         session = await _session(client, session_id)
         content = await client.trace(session_id)
+    summary = _chosen(content, paths)
     if as_json:
-        click.echo(msgspec.json.format(content, indent=2))
+        print_json(summary)
         return
-    _print_summary(content)
+    _print_summary(summary)
     if session.trace is not None:
         lost = "".join(f", {count} {cause}" for cause, count in session.trace.lost.items())
         click.echo(
@@ -168,20 +183,37 @@ def _export(path: Path, wanted: str, session: Session, output: Path | None) -> N
             file.write(piece)
 
 
-def _print_events(path: Path, as_json: bool) -> None:
+def _print_events(path: Path, paths: tuple[str, ...], as_json: bool) -> None:
     from bedrock.trace.events import format_event, read_events
+    from bedrock.trace.find import select_events
+    from bedrock.trace.summary import summarise
 
-    for event in read_events(path):
+    events = select_events(read_events(path), summarise(path), paths) if paths else read_events(path)
+    for event in events:
         click.echo(msgspec.json.encode(event) if as_json else format_event(event))
 
 
-def _print_summary(content: bytes) -> None:
+def _chosen(content: bytes, paths: tuple[str, ...]) -> TraceSummary:
+    from bedrock.trace.find import select_files
     from bedrock.trace.summary import TraceSummary
 
     summary = msgspec.json.decode(content, type=TraceSummary)
+    return select_files(summary, paths) if paths else summary
+
+
+def _names(use: FileUse) -> str:
+    if not use.aliases:
+        return use.path
+    more = f" and {len(use.aliases) - _SHOWN_ALIASES} more" if len(use.aliases) > _SHOWN_ALIASES else ""
+    return f"{use.path} (also {', '.join(use.aliases[:_SHOWN_ALIASES])}{more})"
+
+
+def _print_summary(summary: TraceSummary) -> None:
+    from bedrock.trace.errnos import error_name
+
     rows = [
         [
-            use.path,
+            _names(use),
             str(use.opens),
             str(use.reads),
             size_text(use.read_bytes),
@@ -197,7 +229,7 @@ def _print_summary(content: bytes) -> None:
     columns = ["FILE", "OPENS", "READS", "READ", "WRITES", "WRITTEN", "MAPS", "FAULTS", "FIRST s", "LAST s"]
     print_table(columns, rows, right=columns[1:])
     for failed in summary.failed_opens:
-        name = errno.errorcode.get(failed.errno, str(failed.errno))
+        name = error_name(failed.errno)
         click.echo(f"could not be opened: {failed.path} ({name}, {failed.count} times)")
 
 

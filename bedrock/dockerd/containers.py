@@ -10,7 +10,7 @@ import msgspec
 from bedrock.dockerd.engine_values import ContainerPlan, ImageInfo
 from bedrock.model import NodeName, SessionId, TraceMode
 from bedrock.tracer import LABEL_TRACER
-from bedrock.tracer.format import CLASSES
+from bedrock.tracer.operations import CLASSES
 from bedrock.volume import GATE_MOUNT, LOGS_MOUNT, OrderRecord, SessionVolume
 
 LABEL_SESSION = "bedrock.session"

@@ -17,7 +17,8 @@ from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo, ImageMissing
 from bedrock.errors import BedrockError
 from bedrock.model import Verdict
-from bedrock.trace.decode import Trace, TraceError
+from bedrock.trace.decode import Trace
+from bedrock.trace.layouts import TraceError
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer import OWN_IMAGE
 from bedrock.tracer.build import provide_image

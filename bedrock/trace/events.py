@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno as errno_names
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,79 +14,44 @@ from numpy.typing import NDArray
 
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
+from bedrock.trace.errnos import error_name
 from bedrock.trace.names import Names, Rows, read_rows
-from bedrock.tracer.format import CallFlag, Op
-
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-# name, type, meaning: the schema of every export.
-COLUMNS: list[tuple[str, pa.DataType, str]] = [
-    ("t_ns", pa.int64(), "when the call began, in ns since the target was let go"),
-    ("duration_ns", pa.int64(), "until it returned, in ns; 0 for what has no duration (fork, exit, fault)"),
-    ("pid", pa.int32(), "process, in the container's own numbers"),
-    ("tid", pa.int32(), "thread, in the container's own numbers"),
-    ("program", _TEXT, "what the process runs, as it was given to exec"),
-    ("op", _TEXT, "the system call, or fork, exit, fault, page_in, uring_..."),
-    ("result", pa.int64(), "what it returned; null when it failed or is not known. Of exit the status as in wait(2)"),
-    ("error", _TEXT, "why it failed, as in errno(3)"),
-    ("fd", pa.int32(), "descriptor"),
-    (
-        "path",
-        _TEXT,
-        "the file, as the container sees it; where there is none what raw names, links not followed",
-    ),
-    ("raw", pa.string(), "the path argument as it was given"),
-    ("second", pa.string(), "the second path of a call that has two; what a symlink says; the name of an attribute"),
-    ("second_raw", pa.string(), "the same as it was given"),
-    ("argv", pa.list_(pa.string()), "of execve: the argument vector"),
-    ("offset", pa.int64(), "where in the file it began, in bytes; of lseek and mmap the argument"),
-    ("offset_shared", pa.bool_(), "somebody else moved the file's position during the call"),
-    ("requested", pa.int64(), "bytes asked for"),
-    ("to_file", pa.bool_(), "of sendfile, copy_file_range and splice: this is the side that was written to"),
-    (
-        "from_device",
-        pa.bool_(),
-        "of a read: the page cache did not have it all; but for holes the rest came from the device",
-    ),
-    ("for_write", pa.bool_(), "of a fault: the page was written to"),
-    ("denied", pa.bool_(), "a seccomp filter has answered it instead of the kernel, whatever the result says"),
-    ("unfinished", pa.bool_(), "of a request: how it ended was not seen, so there is no result"),
-    ("device", pa.uint32(), "of the file: major << 20 | minor"),
-    ("inode", pa.uint64(), "of the file"),
-    (
-        "arg",
-        pa.uint64(),
-        "open flags; mode, owner, flags or advice; lseek whence; mmap prot | flags << 32; other descriptor; child; "
-        "address; opcode",
-    ),
-]
-SCHEMA = pa.schema([pa.field(name, kind, metadata={"description": text}) for name, kind, text in COLUMNS])
+from bedrock.trace.schema import MARKS, SCHEMA
+from bedrock.tracer.format import CallFlag
+from bedrock.tracer.operations import Op
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One call; :data:`COLUMNS` says what each field means. What does not apply is left out."""
+    """One call; :data:`bedrock.trace.schema.COLUMNS` says what each field means. What does not apply is left out."""
 
     t_ns: int
     duration_ns: int = 0
     pid: int = 0
     tid: int = 0
+    process: int | None = None
     program: str | None = None
     op: str
     result: int | None = None
     error: str | None = None
     fd: int | None = None
+    file: int | None = None
     path: str | None = None
     raw: str | None = None
     second: str | None = None
     second_raw: str | None = None
     argv: list[str] | None = None
     offset: int | None = None
-    offset_shared: bool = False
     requested: int | None = None
+    append: bool = False
+    offset_shared: bool = False
     to_file: bool = False
     from_device: bool = False
     for_write: bool = False
+    private: bool = False
     denied: bool = False
     unfinished: bool = False
+    argument_changed: bool = False
+    argument_late: bool = False
     device: int | None = None
     inode: int | None = None
     arg: int | None = None
@@ -104,13 +68,13 @@ _WITH_SIZE[
     ]
 ] = True  # fmt: skip
 _OP_NAMES = pa.array([Op(number).name.lower() if number in set(Op) else str(number) for number in range(256)])
-_ERRORS = [errno_names.errorcode.get(number, str(number)) for number in range(4096)]
+_ERRORS = [error_name(number) for number in range(4096)]
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield a trace as batches of :data:`SCHEMA`, in the order in which the calls returned.
+    """Yield a trace as batches of :data:`bedrock.trace.schema.SCHEMA`, in the order in which the calls returned.
 
-    Memory is bounded by the largest block and the number of names. Raises :class:`bedrock.trace.decode.TraceError`.
+    Memory is bounded by the largest block and the number of names. Raises :class:`bedrock.trace.layouts.TraceError`.
     """
     names = Names()
     for rows in read_rows(Trace(path), names):
@@ -119,7 +83,7 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
-    """The calls of one block as a batch of :data:`SCHEMA`."""
+    """The calls of one block as a batch of :data:`bedrock.trace.schema.SCHEMA`."""
     calls, count = rows.calls, len(rows.calls)
     op, flags, result = calls["op"], calls["flags"], calls["result"]
     has_error = (result < 0) & (result > -4096) & (op != Op.EXIT)
@@ -137,8 +101,11 @@ def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
     def number(values: NDArray[Any], kind: pa.DataType, absent: NDArray[np.bool_] | None = None) -> pa.Array:
         return pa.array(values, mask=absent).cast(kind, safe=False)
 
-    def flag(bit: CallFlag) -> pa.Array:
-        return pa.array((flags & bit) != 0)
+    # Most blocks have no call with most of the marks.
+    used, unmarked = int(np.bitwise_or.reduce(flags)), pa.array(np.zeros(count, bool))
+
+    def mark(bit: CallFlag) -> pa.Array:
+        return pa.array((flags & bit) != 0) if used & bit else unmarked
 
     return pa.RecordBatch.from_arrays(
         [
@@ -146,24 +113,21 @@ def batch_of(rows: Rows, names: Names) -> pa.RecordBatch:
             number(calls["duration_ns"], pa.int64()),
             number(tasks.pid, pa.int32()),
             number(tasks.tid, pa.int32()),
+            number(rows.process, pa.int32(), rows.process == NONE),
             _texts(tasks.program, names),
             pa.DictionaryArray.from_arrays(pa.array(op.astype(np.int32)), _OP_NAMES),
             number(result, pa.int64(), unknown),
             _errors(result, has_error),
             number(calls["fd"], pa.int32(), calls["fd"] < 0),
+            number(rows.file, pa.int64(), rows.file == NONE),
             _texts(rows.path, names),
             _texts(rows.raw, names).dictionary_decode(),
             _texts(rows.second, names).dictionary_decode(),
             _texts(rows.second_raw, names).dictionary_decode(),
             pa.nulls(count, pa.list_(pa.string())) if vectors is None else pa.array(vectors, pa.list_(pa.string())),
             number(calls["offset"], pa.int64(), ~has_offset),
-            flag(CallFlag.OFFSET_SHARED),
             number(calls["requested"], pa.int64(), ~_WITH_SIZE[op]),
-            flag(CallFlag.TO_FILE),
-            flag(CallFlag.DEVICE),
-            flag(CallFlag.FOR_WRITE),
-            flag(CallFlag.DENIED),
-            flag(CallFlag.UNFINISHED),
+            *(mark(bit) for bit in MARKS),
             number(calls["device"], pa.uint32(), ~has_file),
             number(calls["inode"], pa.uint64(), ~has_file),
             number(calls["arg"], pa.uint64(), calls["arg"] == 0),
@@ -198,7 +162,7 @@ def _errors(result: NDArray[np.int64], failed: NDArray[np.bool_]) -> pa.Dictiona
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Yield the calls one by one. Raises :class:`bedrock.trace.decode.TraceError`."""
+    """Yield the calls one by one. Raises :class:`bedrock.trace.layouts.TraceError`."""
     for batch in read_batches(path):
         yield from events_of(batch)
 
@@ -207,6 +171,11 @@ def events_of(batch: pa.RecordBatch) -> Iterator[Event]:
     """The rows of a batch as values."""
     for row in batch.to_pylist():
         yield Event(**row)
+
+
+def marks_of(event: Event) -> list[str]:
+    """The names of the marks that a call has."""
+    return [mark.name for mark in MARKS.values() if getattr(event, mark.name)]
 
 
 def format_event(event: Event) -> str:
@@ -223,8 +192,7 @@ def format_event(event: Event) -> str:
     for name, value in (("fd", event.fd), ("offset", event.offset), ("requested", event.requested)):
         if value is not None:
             words.append(f"{name}={value}")
-    marks = ("to_file", "from_device", "for_write", "denied", "unfinished")
-    words += [name for name in marks if getattr(event, name)]
+    words += marks_of(event)
     words.append(f"= {'?' if event.result is None else event.result}" if event.error is None else f"= {event.error}")
     # A name may have a line break in it, a line may not.
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", " ".join(words))

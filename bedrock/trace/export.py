@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ import pyarrow.parquet
 from bedrock.errors import InvalidInput
 from bedrock.model import Session
 from bedrock.trace.decode import Trace
-from bedrock.trace.events import COLUMNS, SCHEMA, Event, batch_of, events_of
+from bedrock.trace.events import Event, batch_of, events_of, marks_of
 from bedrock.trace.json_lines import json_lines
 from bedrock.trace.names import Names, program_name, read_rows
-from bedrock.tracer.format import CLASSES
+from bedrock.trace.schema import COLUMNS, SCHEMA
+from bedrock.tracer.operations import CLASSES
 
 # How much is gathered before it is handed on.
 _PIECE_BYTES = 256 << 10
@@ -84,11 +86,10 @@ def about_session(session: Session) -> dict[str, Any]:
 def export(path: Path, wanted: Format, about: dict[str, Any]) -> Iterator[bytes]:
     """Yield the trace at ``path`` in a format, piece by piece, in bounded memory.
 
-    ``about`` is written into it. Raises :class:`bedrock.trace.decode.TraceError`, before the first piece if the file is
-    no trace at all.
+    ``about`` is written into it. Raises :class:`bedrock.trace.layouts.TraceError`, before the first piece if the file
+    is no trace at all.
     """
     trace = Trace(path)
-    about = {**about, "realtime_offset_ns": trace.realtime_offset_ns}
     writers: dict[Format, Callable[[Iterator[pa.RecordBatch], dict[str, Any], Names], Iterator[bytes]]] = {
         Format.JSONL: _jsonl,
         Format.CSV: _csv,
@@ -97,9 +98,19 @@ def export(path: Path, wanted: Format, about: dict[str, Any]) -> Iterator[bytes]
         Format.CHROME: _chrome,
         Format.V1: _v1,
     }
-    names = Names()
-    batches = (batch_of(rows, names) for rows in read_rows(trace, names) if len(rows.calls))
-    return writers[wanted](batches, about, names)
+
+    def stream() -> Iterator[bytes]:
+        start, names = trace.start(), Names()
+        known = {
+            **about,
+            # It is in the session's verdict, too; this is what the trace itself says.
+            "unsupported": [] if start is None else start.unsupported,
+            "realtime_offset_ns": trace.realtime_offset_ns,
+        }
+        batches = (batch_of(rows, names) for rows in read_rows(trace, names) if len(rows.calls))
+        yield from writers[wanted](batches, known, names)
+
+    return stream()
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -129,11 +140,32 @@ _CSV_SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+# A spreadsheet runs a cell that begins with one of these (also in its full width), unless it is a number.
+_FORMULA = re.compile("^[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+_AFTER_SEPARATOR = re.compile(rb"(?<=[,;])[=+\-@]")
+
+
+def _as_text(cell: str | None) -> str | None:
+    """A text that no spreadsheet takes for a formula: what makes it one is escaped as other bytes of names are."""
+    if cell is None:
+        return None
+    return _FORMULA.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), cell)
+
+
+def _texts_only(column: pa.Array) -> pa.Array:
+    """A column of texts, each of which is read as a text."""
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    texts = pa.array([_as_text(text) for text in coded.dictionary.to_pylist()], pa.string())
+    return texts.take(coded.indices)
+
+
 def _csv(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) -> Iterator[bytes]:
     sink = pa.BufferOutputStream()
     writer = pa.csv.CSVWriter(sink, _CSV_SCHEMA)
     writer.close()
-    yield b"# " + msgspec.json.encode(about) + b"\n" + sink.getvalue().to_pybytes()
+    # To a spreadsheet the first line has cells, too. None of these characters follows a comma outside of a JSON string.
+    first = _AFTER_SEPARATOR.sub(lambda found: b"\\u%04x" % found[0][0], msgspec.json.encode(about))
+    yield b"# " + first + b"\n" + sink.getvalue().to_pybytes()
     options = pa.csv.WriteOptions(include_header=False)
     for batch in batches:
         columns = []
@@ -141,7 +173,7 @@ def _csv(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names)
             column = batch.column(field.name)
             if field.name in _LISTS:
                 column = pa.array([None if words is None else json.dumps(words) for words in column.to_pylist()])
-            columns.append(column.cast(field.type))
+            columns.append(_texts_only(column) if pa.types.is_string(field.type) else column.cast(field.type))
         sink = pa.BufferOutputStream()
         with pa.csv.CSVWriter(sink, _CSV_SCHEMA, write_options=options) as rows:
             rows.write_batch(pa.RecordBatch.from_arrays(columns, schema=_CSV_SCHEMA))
@@ -196,7 +228,7 @@ def _arrow(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Name
 
 
 _CLASS_OF = {op.name.lower(): name for name, ops in CLASSES.items() for op in ops}
-_INSTANT = {"fork", "exit", "fault", "page_in"}
+_INSTANT = {"fork", "exit", "fault", "fault_failed", "page_in", "core_dump"}
 
 
 def _chrome(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) -> Iterator[bytes]:
@@ -221,15 +253,17 @@ def _chrome(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Nam
 
 
 def _chrome_event(event: Event) -> dict[str, Any]:
-    given = ("path", "raw", "second", "argv", "fd", "offset", "requested", "result", "error", "from_device", "denied",
-             "unfinished")  # fmt: skip
+    given = ("path", "raw", "second", "argv", "fd", "file", "offset", "requested", "result", "error")
     shown: dict[str, Any] = {
         "name": event.op,
         "cat": _CLASS_OF.get(event.op, "process"),
         "pid": event.pid,
         "tid": event.tid,
         "ts": event.t_ns / 1e3,
-        "args": {name: value for name in given if (value := getattr(event, name)) is not None and value is not False},
+        "args": {
+            **{name: value for name in given if (value := getattr(event, name)) is not None},
+            **dict.fromkeys(marks_of(event), True),
+        },
     }
     if event.op in _INSTANT:
         return {**shown, "ph": "i", "s": "t"}
@@ -264,6 +298,7 @@ def _v1_line(event: Event, offset_ns: int) -> bytes:
     at_ns = event.t_ns + offset_ns
     given = ("fd", "path", "raw", "second", "argv", "offset", "requested")
     values = [f"{name}={json.dumps(getattr(event, name))}" for name in given if getattr(event, name) is not None]
+    values += [f"{name}=true" for name in marks_of(event)]
     values.append(f"err={event.error}" if event.error is not None else f"ret={_or_unknown(event.result)}")
     values.append(f"dur={event.duration_ns}")
     process = f"pid={event.pid} tid={event.tid} proc={json.dumps(program_name(event.program))}"

@@ -1,19 +1,24 @@
-"""Which file a device and an inode number mean, and which path it had, at each point of a trace.
+"""Which file a device, an inode number and a link mean, and which path it had, at each point of a trace.
 
-A number that has become free is given to the next file, and a file may be renamed: so both are what the last FILE note
-before a call says. A new generation is a new file, unless it was 0 before: then an overlay has copied the file up.
+A number that has become free is given to the next file, a file may be renamed, and it may have several names (hard
+links), each with a link of its own. So file and path are what the last FILE note of that link says that came before a
+call. A link of 0 means whichever name of the inode was last seen: traces of version 2 have no other.
+
+A new generation is a new file. The exception is an overlay that copies a file up: its number stays, its generation was
+0 and is not any more. Other names (hard links) of such a file stay what they were, so from then on there are two files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bedrock.trace.columns import NONE, as_of, codes_of
-from bedrock.trace.decode import FileIdentity, Notes, path_of
+from bedrock.trace.notes import FileIdentity, Notes
+from bedrock.trace.paths import path_of
 from bedrock.tracer.format import RecordType, TextFlag
 
 _KINDS = {
@@ -25,6 +30,9 @@ _KINDS = {
     0o060000: "block",
     0o120000: "link",
 }
+_UNKNOWN = "unknown"
+# Plain numbers: an enum's operators take as long as all else that is done for a note.
+_DELETED, _OUTSIDE = int(TextFlag.DELETED), int(TextFlag.OUTSIDE)
 
 
 class File(NamedTuple):
@@ -35,16 +43,30 @@ class File(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the notes of one block say: which identity had which file and path from how many calls on.
+    """What a block says: which name (of an inode) meant which file and had which path from how many calls on.
 
-    ``before`` has what each of these identities had before: file and path. All are numbers.
+    ``before`` has what each of these names meant before: file and path. All are numbers.
     """
 
-    identity: NDArray[np.int64]
+    name: NDArray[np.int64]
     position: NDArray[np.int64]
     file: NDArray[np.int64]
     path: NDArray[np.int64]
     before: dict[int, tuple[int, int]]
+
+
+class Sighting(NamedTuple):
+    """A FILE note in numbers: after how many calls which name of which file had a path, and whether it still had it.
+
+    ``before`` is the path that this name had until then, or NONE where it is new or is not told apart from others.
+    """
+
+    position: int
+    name: int
+    file: int
+    path: int
+    is_there: bool
+    before: int
 
 
 class Files:
@@ -53,11 +75,11 @@ class Files:
     def __init__(self, intern: Callable[[bytes], int]) -> None:
         self._intern = intern
         self._files: list[File] = []
-        self._paths: list[list[int]] = []
         self._generations: list[int] = []
-        self._identities: dict[FileIdentity, int] = {}
-        self._now: list[tuple[int, int]] = []  # by identity: file and path
+        self._names: dict[tuple[int, int, int], int] = {}  # device, inode and link
+        self._now: list[tuple[int, int]] = []  # by name: file and path
         self._by_generation: dict[tuple[FileIdentity, int], int] = {}
+        self._with_links: set[int] = set()  # files that have been seen under several names
         self._path_numbers: dict[tuple[bytes, int, int, int], int] = {}
 
     def __len__(self) -> int:
@@ -66,88 +88,130 @@ class Files:
     def __getitem__(self, number: int) -> File:
         return self._files[number]
 
-    def paths(self, number: int) -> Sequence[int]:
-        """All paths of a file, in the order in which they were seen."""
-        return self._paths[number]
+    def of_total(self, identity: FileIdentity, link: int, generation: int) -> int:
+        """The number of a file that was counted in the kernel, which is given one when it has none yet."""
+        by_generation = self._by_generation.get((identity, generation))
+        by_name = self._now[self._name(*identity, link)]
+        if by_generation is None:
+            return by_name[0]
+        # What was counted before a file was copied up belongs to it, and not to its other names, which were not.
+        is_another = not generation and link and by_name[1] != NONE and by_generation not in self._with_links
+        return by_name[0] if is_another else by_generation
 
-    def of_generation(self, identity: FileIdentity, generation: int) -> int:
-        """The number of a file, which is given one when it has none yet."""
-        number = self._by_generation.get((identity, generation))
-        return self._now[self._identity(identity)][0] if number is None else number
-
-    def read(self, notes: Notes) -> Told:
+    def read(self, notes: Notes) -> tuple[Told, list[Sighting]]:
         """Take a block's FILE notes in."""
         chosen = notes.of(RecordType.FILE)
         fixed = notes.fixed(chosen, RecordType.FILE)
-        told = [np.empty(len(chosen), np.int64) for _ in range(3)]
+        rows: list[tuple[int, int, int, int]] = []
+        sightings: list[Sighting] = []
         before: dict[int, tuple[int, int]] = {}
-        columns = (fixed[name].tolist() for name in ("device", "inode", "generation", "mode", "flags", "text_size"))
-        for row, (at, device, inode, generation, mode, flags, size) in enumerate(
-            zip(chosen.tolist(), *columns, strict=True)
+        fields = ("device", "inode", "link", "generation", "mode", "flags")
+        columns = (fixed[name].tolist() for name in fields)
+        positions, texts = notes.position[chosen].tolist(), notes.texts(chosen, RecordType.FILE, fixed["text_size"])
+        for position, text, device, inode, link, generation, mode, flags in zip(
+            positions, texts, *columns, strict=True
         ):
             identity = FileIdentity(device, inode)
-            path = self._path(notes.text(at, RecordType.FILE, size), identity, mode, flags)
-            known = self._identity(identity)
-            before.setdefault(known, self._now[known])
-            file = self._incarnation(identity, generation, self._now[known][0])
-            if self._files[file].kind == "unknown":
+            path = self._path(text, inode, mode, flags)
+            any_name = self._name(device, inode, 0)
+            name = self._name(device, inode, link) if link else any_name
+            file = self._incarnation(identity, generation, name, any_name, path)
+            if self._files[file].kind == _UNKNOWN:
                 self._files[file] = File(identity, _KINDS.get(mode & 0o170000, "other"))
-            if path not in self._paths[file]:
-                self._paths[file].append(path)
-            self._now[known] = (file, path)
-            for column, value in zip(told, (known, file, path), strict=True):
-                column[row] = value
-        identities, files, paths = told
-        return Told(identities, notes.position[chosen], files, paths, before)
+            path_before = self._now[name][1] if link else NONE
+            for concerned in (name, any_name) if link else (name,):
+                before.setdefault(concerned, self._now[concerned])
+                self._now[concerned] = (file, path)
+                rows.append((concerned, position, file, path))
+            sightings.append(Sighting(position, name, file, path, not flags & _DELETED, path_before))
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        return Told(table[:, 0], table[:, 1], table[:, 2], table[:, 3], before), sightings
+
+    def rename(self, told: Told, moved: list[tuple[int, int, int, int]]) -> Told:
+        """What a block says together with what follows from its renames: name, position, file and path of each."""
+        last = dict(zip(told.name.tolist(), told.position.tolist(), strict=True))
+        before = dict(told.before)
+        for name, position, file, path in moved:
+            before.setdefault(name, self._now[name])
+            if last.get(name, -1) < position:
+                self._now[name] = (file, path)
+        # Of a note and a rename at one position the note comes second: it was made after the rename had returned.
+        first = np.array(moved, np.int64).reshape(-1, 4)
+        table = np.concatenate([first, np.stack([told.name, told.position, told.file, told.path], axis=1)])
+        return Told(table[:, 0], table[:, 1], table[:, 2], table[:, 3], before)
 
     def as_of(
-        self, device: NDArray[np.int64], inode: NDArray[np.int64], at: NDArray[np.int64], told: Told
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which file each device and inode meant after ``at`` calls, and which path it had then (or NONE)."""
+        self, device: NDArray[np.int64], inode: NDArray[np.int64], link: NDArray[np.int64], at: NDArray[np.int64],
+        told: Told,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+        """Which file each device, inode and link meant after ``at`` calls, and which path it had then (or NONE)."""
         inodes, inode_codes = codes_of(inode)
         devices, device_codes = codes_of(device)
-        keys, codes = codes_of(inode_codes * len(devices) + device_codes)
-        identities = np.array(
+        links, link_codes = codes_of(link)
+        keys, codes = codes_of((inode_codes * len(devices) + device_codes) * len(links) + link_codes)
+        pairs, which = np.divmod(keys, len(links))
+        names = np.array(
             [
-                self._identity(FileIdentity(int(devices[key % len(devices)]), int(inodes[key // len(devices)])))
-                for key in keys.tolist()
+                self._name(*key)
+                for key in zip(
+                    devices[pairs % len(devices)].tolist(),
+                    inodes[pairs // len(devices)].tolist(),
+                    links[which].tolist(),
+                    strict=True,
+                )
             ],
             np.int64,
         )
-        before = np.array([told.before.get(known, self._now[known]) for known in identities.tolist()])[codes]
+        before = np.array([told.before.get(name, self._now[name]) for name in names.tolist()])[codes]
         file, path = (
-            as_of(
-                identities[codes], at, noted=told.identity, positions=told.position, values=values, before=before[:, n]
-            )
+            as_of(names[codes], at, noted=told.name, positions=told.position, values=values, before=before[:, n])
             for n, values in enumerate((told.file, told.path))
         )
         return file, path
 
-    def _identity(self, identity: FileIdentity) -> int:
-        known = self._identities.get(identity)
-        if known is None:
-            known = self._identities[identity] = len(self._now)
-            self._now.append((self._add(identity), NONE))
-        return known
+    def _name(self, device: int, inode: int, link: int) -> int:
+        name = self._names.get((device, inode, link))
+        if name is None:
+            # A name that was never introduced: the file is the inode's, but which path it has is not known.
+            file = self._now[self._name(device, inode, 0)][0] if link else self._add(FileIdentity(device, inode))
+            name = self._names[device, inode, link] = len(self._now)
+            self._now.append((file, NONE))
+        return name
 
     def _add(self, identity: FileIdentity) -> int:
-        self._files.append(File(identity, "unknown"))
-        self._paths.append([])
+        self._files.append(File(identity, _UNKNOWN))
         self._generations.append(0)
         return len(self._files) - 1
 
-    def _incarnation(self, identity: FileIdentity, generation: int, number: int) -> int:
-        """The file of a generation, where the number of its inode has last meant another one, or the same."""
-        if generation and self._generations[number] not in {0, generation}:
+    def _incarnation(self, identity: FileIdentity, generation: int, name: int, any_name: int, path: int) -> int:
+        """Which file a note is about: one that is known, or the next one to which the number was given."""
+        is_known_name = self._now[name][1] != NONE
+        number, last_path = self._now[name if is_known_name else any_name]
+        is_same_name = is_known_name or last_path == path
+        was = self._generations[number]
+        is_first = self._files[number].kind == _UNKNOWN
+        if generation and (identity, generation) in self._by_generation:
+            number = self._by_generation[identity, generation]
+        elif is_first or generation == was:
+            if not is_first and not is_same_name:
+                self._with_links.add(number)
+        elif not generation:
+            if not is_same_name:
+                lower = self._by_generation.get((identity, 0))
+                number = self._add(identity) if lower is None else lower
+        elif was or not is_same_name or number in self._with_links:
             number = self._add(identity)
+        elif self._by_generation.get((identity, 0)) == number:
+            del self._by_generation[identity, 0]
         self._generations[number] = generation or self._generations[number]
-        self._by_generation[identity, generation] = number
+        self._by_generation[identity, self._generations[number]] = number
         return number
 
-    def _path(self, text: bytes, identity: FileIdentity, mode: int, flags: int) -> int:
-        is_outside = flags & TextFlag.OUTSIDE
-        key = (text, mode & 0o170000, is_outside, identity.inode if is_outside else 0)
+    def _path(self, text: bytes, inode: int, mode: int, flags: int) -> int:
+        # What has no path is named by its kind and number.
+        is_outside = flags & _OUTSIDE
+        key = (text, mode & 0o170000, is_outside, inode if is_outside else 0)
         path = self._path_numbers.get(key)
         if path is None:
-            path = self._path_numbers[key] = self._intern(path_of(text, identity, mode, TextFlag(flags)))
+            path = self._path_numbers[key] = self._intern(path_of(text, inode, mode, TextFlag(flags)))
         return path

@@ -8,7 +8,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bedrock.trace.events import COLUMNS
+from bedrock.trace.schema import COLUMNS
 
 # Left out when they are zero, which says nothing of these.
 _UNKNOWN_IF_ZERO = {"duration_ns", "pid", "tid"}
@@ -29,6 +29,8 @@ def _member(name: str, column: pa.Array) -> pa.Array:
     """``"name":value`` of each row; null where nothing is to be shown."""
     key = f'"{name}":'
     if pa.types.is_boolean(column.type):
+        if not column.true_count:
+            return pa.nulls(len(column), pa.string())
         return pc.if_else(column, pa.scalar(f"{key}true"), pa.scalar(None, pa.string()))
     if pa.types.is_integer(column.type):
         if name in _UNKNOWN_IF_ZERO:

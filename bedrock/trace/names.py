@@ -14,20 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bedrock.trace.columns import NONE, as_of, codes_of, contains, join
-from bedrock.trace.decode import (
-    Argv,
-    Block,
-    Calls,
-    Notes,
-    Process,
-    Start,
-    Trace,
-    resolve,
-    text_of,
-)
-from bedrock.trace.files import Files, Told
-from bedrock.tracer.format import CallFlag, Mode, Op, RecordType, TextFlag
+from bedrock.trace.columns import NONE, codes_of, contains, join
+from bedrock.trace.decode import Block, Calls, Trace
+from bedrock.trace.failed_faults import FailedFaults
+from bedrock.trace.files import Files, Sighting, Told
+from bedrock.trace.notes import Notes, Start
+from bedrock.trace.paths import resolve, text_of
+from bedrock.trace.processes import Processes, Task
+from bedrock.trace.renames import Change, ChangeKind, RealDirectories, changes_of
+from bedrock.trace.tree import NameTree
+from bedrock.tracer.format import CallFlag, Mode, RecordType, TextFlag
+from bedrock.tracer.operations import Op
 
 _WITH_STRINGS = np.zeros(256, bool)
 for _op in Op:
@@ -37,6 +34,7 @@ for _op in Op:
         or Op.STAT <= _op <= Op.FCHDIR
         or Op.STATFS <= _op <= Op.URING_LINK
         or Op.NAME_TO_HANDLE_AT <= _op <= Op.FILE_SETATTR
+        or _op in {Op.BIND, Op.INOTIFY_ADD_WATCH}
     )
 _SECOND_IS_PATH = np.zeros(256, bool)
 _SECOND_IS_PATH[
@@ -45,21 +43,13 @@ _SECOND_IS_PATH[
 _MAX_WAITING = 1 << 16
 
 
-class Task(NamedTuple):
-    """A thread, in the container's numbers, while it runs one program. ``program`` is a text's number or NONE."""
-
-    pid: int
-    tid: int
-    parent: int
-    program: int
-    host_tgid: int
-
-
 class Rows(NamedTuple):
     """The calls of one block, and for each of them a number, or NONE.
 
     ``file`` counts :attr:`Names.files`; ``path``, ``raw``, ``second`` and ``second_raw`` count :attr:`Names.texts`;
-    ``task`` counts :attr:`Names.tasks`. ``argv`` has the argument vectors by row.
+    ``task`` counts :attr:`Names.tasks`, ``process`` the starts of :attr:`Names.processes`. ``argv`` has the argument
+    vectors by row. ``failed`` are the calls that did nothing, with the faults that ended in a signal;
+    ``failed_earlier`` has the files of such faults in an earlier block.
     """
 
     calls: Calls
@@ -69,7 +59,10 @@ class Rows(NamedTuple):
     second: NDArray[np.int64]
     second_raw: NDArray[np.int64]
     task: NDArray[np.int64]
+    process: NDArray[np.int64]
     argv: dict[int, list[str]]
+    failed: NDArray[np.bool_]
+    failed_earlier: list[int]
     notes: Notes
 
 
@@ -97,17 +90,17 @@ class Names:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self.files = Files(self._intern)
-        self.tasks: list[Task] = []
         self.start: Start | None = None
         self.ended = False
         self._raw_texts: list[bytes] = []
         self._text_numbers: dict[bytes, int] = {}
-        self._task_of_thread: dict[int, int] = {}
-        self._leader_task: dict[int, int] = {}
         self._resolved: dict[tuple[int, int], int] = {}
         self._waiting = _NO_STRINGS
-        self._argv_parts: dict[tuple[int, int], list[bytes]] = {}
+        self.files = Files(self._intern)
+        self.processes = Processes()
+        self._tree = NameTree(self._intern, self._raw_texts)
+        self._directories = RealDirectories(self._intern, self._raw_texts)
+        self._failed_faults = FailedFaults()
 
     @property
     def mode(self) -> Mode:
@@ -116,19 +109,19 @@ class Names:
     def text(self, number: int) -> str | None:
         return None if number == NONE else self.texts[number]
 
+    @property
+    def tasks(self) -> list[Task]:
+        """The threads, each once for every program that it has run."""
+        return self.processes.tasks
+
     def paths_of_file(self, number: int) -> list[str]:
-        """All paths under which a file was seen, the first one first; a made-up one where none was."""
-        paths = [self.texts[path] for path in self.files.paths(number)]
+        """All names of a file, the last one that is known first; a made-up one where there is none."""
+        paths = [self.texts[path] for path in self._tree.names_of(number)]
         return paths or [f"inode:[{self.files[number].identity.inode}]"]
 
-    def leader_number(self, host_tgid: int) -> int:
-        """The task of the process that has, or last had, a number on the host; NONE where there is none."""
-        return self._leader_task.get(host_tgid, NONE)
-
-    def leader(self, host_tgid: int) -> Task | None:
-        """The process that has, or last had, a number on the host."""
-        number = self.leader_number(host_tgid)
-        return None if number == NONE else self.tasks[number]
+    def is_gone(self, number: int) -> bool:
+        """Whether the last known name of a file was removed, or given to another file."""
+        return self._tree.is_gone(number)
 
     def read(self, block: Block) -> Rows:
         """Take a block's notes in, and give each of its calls its names."""
@@ -140,7 +133,7 @@ class Names:
                 self.start = note
             else:
                 self.ended = True
-        told = self.files.read(notes)
+        told, sightings = self.files.read(notes)
         strings = self._strings(notes, told)
         file, path = self._name_files(calls, told, index)
         task = self._name_tasks(calls, notes, index, strings)
@@ -152,7 +145,50 @@ class Names:
         is_path = _SECOND_IS_PATH[calls["op"]]
         second_base[second_raw == NONE] = NONE
         second = np.where(is_path, self._resolve(second_base, second_raw, is_path), second_raw)
-        return Rows(calls, file, path, raw, second, second_raw, task, self._vectors(calls), notes)
+        process = np.array([*(known.process for known in self.tasks), NONE], np.int64)[task]
+        self._directories.learn(calls, raw, path, process)
+        changes = changes_of(calls, (path, second, raw, second_raw), (file, process), self._raw_texts)
+        moved = self._follow(sightings, changes, block.header.first_call)
+        if moved:
+            _, path_now = self._name_files(calls, self.files.rename(told, moved), index)
+            path[has_file] = path_now[has_file]
+        failed, failed_earlier = self._failed_faults.read(calls, file)
+        return Rows(
+            calls, file, path, raw, second, second_raw, task, process, self._vectors(calls), calls.failed | failed,
+            failed_earlier, notes,
+        )  # fmt: skip
+
+    def _follow(
+        self, sightings: list[Sighting], changes: list[Change], first_call: int
+    ) -> list[tuple[int, int, int, int]]:
+        """Take in, in their order, where files were seen and what changed their names.
+
+        Returns which names of files have moved by that: name, position in the trace, file and path.
+        """
+        tree, moved, seen = self._tree, [], iter(sightings)
+        next_one = next(seen, None)
+        for change in changes:
+            position = first_call + change.row
+            while next_one is not None and next_one.position <= position:
+                tree.see(next_one)
+                next_one = next(seen, None)
+            path, second = change.path, change.second
+            if not tree.knows(path) and change.file == NONE:
+                path = self._directories.real(path, change.process)
+                second = NONE if second == NONE else self._directories.real(second, change.process)
+            match change.kind:
+                case ChangeKind.REMOVE:
+                    tree.remove(path)
+                case ChangeKind.LINK:
+                    tree.link(path, second, change.file)
+                case ChangeKind.RENAME | ChangeKind.EXCHANGE:
+                    moves = tree.rename(path, second, is_exchange=change.kind is ChangeKind.EXCHANGE)
+                    moved += [(move.name, position + 1, move.file, move.path) for move in moves]
+        if next_one is not None:
+            tree.see(next_one)
+        for sighting in seen:
+            tree.see(sighting)
+        return moved
 
     def _intern(self, raw: bytes) -> int:
         number = self._text_numbers.get(raw)
@@ -171,7 +207,7 @@ class Names:
         if not len(has_any):
             return file, path
         file[has_any], path[has_any] = self.files.as_of(
-            calls["device"][has_any], calls["inode"][has_any], index[has_any], told
+            calls["device"][has_any], calls["inode"][has_any], calls["link"][has_any], index[has_any], told
         )
         # A call that only counts from a directory has used no file.
         file[(calls["flags"] & CallFlag.HAS_FILE) == 0] = NONE
@@ -182,65 +218,18 @@ class Names:
     def _name_tasks(self, calls: Calls, notes: Notes, index: NDArray[np.int64], strings: _Strings) -> NDArray[np.int64]:
         chosen = notes.of(RecordType.PROCESS, RecordType.ARGV)
         programs = join(strings.tid, strings.time_ns, strings.text, notes.tid[chosen], notes.time_ns[chosen])
-        threads, positions, tasks = [], [], []
-        before: dict[int, int] = {}
-        for at, program in zip(chosen.tolist(), programs.tolist(), strict=True):
-            note = notes.note(at)
-            if isinstance(note, Process):
-                task = self._introduce(note)
-            elif isinstance(note, Argv):
-                parts = self._argv_parts.setdefault((note.tid, note.time_ns), [])
-                parts.append(note.text)
-                running = self._task_of_thread.get(note.tid)
-                if running is None or len(parts) > 1:
-                    continue
-                task = self.tasks[running]._replace(program=program)
-            else:
-                continue
-            tid = note.tid
-            number = len(self.tasks)
-            self.tasks.append(task)
-            before.setdefault(tid, self._task_of_thread.get(tid, NONE))
-            self._task_of_thread[tid] = number
-            if task.tid == task.pid:
-                self._leader_task[task.host_tgid] = number
-            threads.append(tid)
-            positions.append(int(notes.position[at]))
-            tasks.append(number)
-        if not len(calls):
-            return np.empty(0, np.int64)
-        found, codes = codes_of(calls["tid"])
-        held = np.array([before.get(tid, self._task_of_thread.get(tid, NONE)) for tid in found.tolist()], np.int64)
-        return as_of(
-            calls["tid"].astype(np.int64),
-            index,
-            noted=np.array(threads, np.int64),
-            positions=np.array(positions, np.int64),
-            values=np.array(tasks, np.int64),
-            before=held[codes],
-        )
-
-    def _introduce(self, note: Process) -> Task:
-        """A thread runs what its process runs, a process what its parent ran when it was made."""
-        parent = self.leader(note.parent)
-        model = (self.leader(note.tgid) if note.tid != note.tgid else None) or parent
-        return Task(
-            pid=note.container_pid,
-            tid=note.container_tid,
-            parent=parent.pid if parent is not None else 0,
-            program=model.program if model is not None else NONE,
-            host_tgid=note.tgid,
-        )
+        return self.processes.read(calls, notes, index, chosen, programs.tolist())
 
     # -- arguments
 
     def _strings(self, notes: Notes, told: Told) -> _Strings:
         chosen = notes.of(RecordType.STRING)
         fixed = notes.fixed(chosen, RecordType.STRING)
+        unreadable = ((fixed["flags"] & TextFlag.UNREADABLE) != 0).tolist()
         texts = [
-            NONE if flags & TextFlag.UNREADABLE else self._intern(notes.text(at, RecordType.STRING, size))
-            for at, size, flags in zip(
-                chosen.tolist(), fixed["text_size"].tolist(), fixed["flags"].tolist(), strict=True
+            NONE if is_unreadable else self._intern(text)
+            for text, is_unreadable in zip(
+                notes.texts(chosen, RecordType.STRING, fixed["text_size"]), unreadable, strict=True
             )
         ]
         is_second = (fixed["flags"] & TextFlag.SECOND) != 0
@@ -249,7 +238,7 @@ class Names:
         if len(with_base):
             some = fixed[with_base]
             _, base[with_base] = self.files.as_of(
-                some["device"], some["inode"], notes.position[chosen[with_base]], told
+                some["device"], some["inode"], some["link"], notes.position[chosen[with_base]], told
             )
         return self._waiting.and_then(
             _Strings(
@@ -297,18 +286,17 @@ class Names:
 
     def _vectors(self, calls: Calls) -> dict[int, list[str]]:
         vectors = {}
-        if self._argv_parts:
+        if self.processes.has_vectors:
             rows = np.flatnonzero(np.isin(calls["op"], (Op.EXECVE, Op.EXECVEAT)))
             for row in rows.tolist():
-                parts = self._argv_parts.pop((int(calls["tid"][row]), int(calls["time_ns"][row])), None)
-                if parts is not None:
-                    words = b"".join(parts).removesuffix(b"\0").split(b"\0")
+                words = self.processes.argv_of(int(calls["tid"][row]), int(calls["time_ns"][row]))
+                if words is not None:
                     vectors[row] = [text_of(word) for word in words]
         return vectors
 
 
 def read_rows(trace: Trace, names: Names) -> Iterator[Rows]:
-    """Yield the blocks of a trace with their names. Raises :class:`bedrock.trace.decode.TraceError`."""
+    """Yield the blocks of a trace with their names. Raises :class:`bedrock.trace.layouts.TraceError`."""
     for block in trace.blocks():
         yield names.read(block)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno as errno_names
 import signal
 from collections import defaultdict
 from functools import cache
@@ -13,6 +12,7 @@ import msgspec
 import plotly.offline
 from markupsafe import Markup
 
+from bedrock.trace.errnos import error_name
 from bedrock.trace.report import Report, is_used
 from bedrock.trace.summary import OpUse, ProcessUse
 
@@ -84,18 +84,15 @@ def _histogram(op: OpUse) -> dict[str, Any]:
 
 
 def _tree(processes: list[ProcessUse]) -> list[Branch]:
-    """Processes below those that made them. Numbers that were used again stand side by side."""
-    children: defaultdict[int, list[ProcessUse]] = defaultdict(list)
-    known = {process.pid for process in processes}
+    """Processes below those that made them."""
+    children: defaultdict[int | None, list[ProcessUse]] = defaultdict(list)
     for process in processes:
-        children[process.parent if process.parent in known and process.parent != process.pid else 0].append(process)
-    shown: set[int] = set()
+        children[process.parent_process].append(process)
 
     def branch(process: ProcessUse) -> Branch:
-        shown.add(id(process))
-        return process, [branch(child) for child in children.get(process.pid, []) if id(child) not in shown]
+        return process, [branch(child) for child in children[process.process]]
 
-    return [branch(process) for process in children[0]]
+    return [branch(process) for process in children[None]]
 
 
 def _script(value: Any) -> Markup:
@@ -145,10 +142,6 @@ def _duration(duration_ns: int) -> str:
     return f"{duration_ns} ns"
 
 
-def _errno(number: int) -> str:
-    return errno_names.errorcode.get(number, str(number))
-
-
 def _ended(status: int) -> str:
     """How a process ended, from its status as in wait(2)."""
     if status & 0x7F:
@@ -164,5 +157,5 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bedrock.trace"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(size=_size, share=_share, errno=_errno, ended=_ended, duration=_duration)
+    environment.filters.update(size=_size, share=_share, errno=error_name, ended=_ended, duration=_duration)
     return environment.get_template("report.html")

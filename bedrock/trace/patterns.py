@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from bedrock.trace.columns import NONE
 from bedrock.trace.names import Names, Rows
 from bedrock.trace.summary import READS, WRITES, is_one_of
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.tracer.format import CallFlag
+from bedrock.tracer.operations import Op
 
 # Darshan's bins of access sizes, in bytes: the upper bounds, each still inside its bin.
 SIZE_BOUNDS = [100, 1_000, 10_000, 100_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000, 1_000_000_000]
@@ -105,10 +106,10 @@ class PatternAdder:
         bins = np.clip((times - self._begin_ns) // self._bin_ns, 0, _TIME_BINS - 1)
         to_file = (calls["flags"] & CallFlag.TO_FILE) != 0
         moved = (op >= Op.SENDFILE) & (op <= Op.SPLICE)
-        succeeded = ~calls.failed & (result >= 0)
+        succeeded = ~rows.failed & (result >= 0)
         is_read = (is_one_of(op, READS) | moved & ~to_file) & succeeded
         is_write = (is_one_of(op, WRITES) | moved & to_file) & succeeded
-        is_fault = op == Op.FAULT
+        is_fault = (op == Op.FAULT) & ~rows.failed
         self._bins["calls"] += np.bincount(bins[~to_file], minlength=_TIME_BINS)
         self._bins["faults"] += np.bincount(bins[is_fault], minlength=_TIME_BINS)
         for name, mask in (("read", is_read), ("written", is_write)):
@@ -135,21 +136,21 @@ class PatternAdder:
     def _add_order(self, kind: int, rows: Rows, chosen: NDArray[np.int64]) -> None:
         if not len(chosen):
             return
-        file, tgid = rows.file[chosen], rows.calls["tgid"][chosen].astype(np.int64)
+        file, process = rows.file[chosen], rows.process[chosen]
         offset, size = rows.calls["offset"][chosen], rows.calls["result"][chosen]
         # In the order of time within each pair of file and process; the rows come in the order of their ends.
-        order = np.lexsort((rows.calls["time_ns"][chosen], tgid, file))
-        file, tgid, offset, size = file[order], tgid[order], offset[order], size[order]
+        order = np.lexsort((rows.calls["time_ns"][chosen], process, file))
+        file, process, offset, size = file[order], process[order], offset[order], size[order]
         end = offset + size
         is_first = np.ones(len(file), bool)
-        is_first[1:] = (file[1:] != file[:-1]) | (tgid[1:] != tgid[:-1])
+        is_first[1:] = (file[1:] != file[:-1]) | (process[1:] != process[:-1])
         before = np.empty(len(file), np.int64)
         before[1:] = end[:-1]
         firsts = np.flatnonzero(is_first)
         for at in firsts.tolist():
-            before[at] = self._last_end.get((kind, int(file[at]), int(tgid[at])), -1)
+            before[at] = self._last_end.get((kind, int(file[at]), int(process[at])), -1)
         for at in np.append(firsts[1:] - 1, len(file) - 1).tolist():
-            self._last_end[kind, int(file[at]), int(tgid[at])] = int(end[at])
+            self._last_end[kind, int(file[at]), int(process[at])] = int(end[at])
         follows = before >= 0
         gap = offset - before
         columns = (np.ones(len(file), bool), follows, follows & (gap >= 0), follows & (gap == 0))
@@ -176,20 +177,20 @@ class PatternAdder:
     def _add_switches(self, rows: Rows, chosen: NDArray[np.int64], is_write: NDArray[np.bool_]) -> None:
         if not len(chosen):
             return
-        file, tgid = rows.file[chosen], rows.calls["tgid"][chosen].astype(np.int64)
-        order = np.lexsort((rows.calls["time_ns"][chosen], tgid, file))
-        file, tgid, kind = file[order], tgid[order], is_write[chosen][order]
-        same = (file[1:] == file[:-1]) & (tgid[1:] == tgid[:-1])
+        file, process = rows.file[chosen], rows.process[chosen]
+        order = np.lexsort((rows.calls["time_ns"][chosen], process, file))
+        file, process, kind = file[order], process[order], is_write[chosen][order]
+        same = (file[1:] == file[:-1]) & (process[1:] == process[:-1])
         changed = same & (kind[1:] != kind[:-1])
         for number, count in zip(*np.unique(file[1:][changed], return_counts=True), strict=True):
             self._switches[int(number)] += int(count)
         firsts = np.append(0, np.flatnonzero(~same) + 1)
         for at in firsts.tolist():
-            key = (int(file[at]), int(tgid[at]))
+            key = (int(file[at]), int(process[at]))
             if self._last_kind.get(key, int(kind[at])) != int(kind[at]):
                 self._switches[key[0]] += 1
         for at in np.append(firsts[1:] - 1, len(file) - 1).tolist():
-            self._last_kind[int(file[at]), int(tgid[at])] = int(kind[at])
+            self._last_kind[int(file[at]), int(process[at])] = int(kind[at])
 
     def _add_pages(
         self, rows: Rows, chosen: NDArray[np.int64], sizes: NDArray[np.int64], bins: NDArray[np.int64]

@@ -17,7 +17,8 @@ from bedrock.trace.export import about_session
 from bedrock.trace.names import Names, read_rows
 from bedrock.trace.patterns import Accesses, FilePattern, PatternAdder, SlowCall, Timeline
 from bedrock.trace.summary import READS, WRITES, Adder, FileUse, TraceSummary, is_one_of
-from bedrock.tracer.format import CallFlag, Op
+from bedrock.tracer.format import CallFlag
+from bedrock.tracer.operations import Op
 
 PLOTTED_FILES = 16
 _MAX_SEGMENTS = 2_000
@@ -94,7 +95,7 @@ def read_image_files(path: Path) -> ImageFiles | None:
 
 
 def report_of(path: Path, session: Session | None, image_files: ImageFiles | None = None) -> Report:
-    """Read a trace, twice, and say everything about it. Raises :class:`bedrock.trace.decode.TraceError`."""
+    """Read a trace, twice, and say everything about it. Raises :class:`bedrock.trace.layouts.TraceError`."""
     trace, names = Trace(path), Names()
     headers = list(trace.headers())
     end_ns = max((header.last_ns for header in headers if header.calls), default=0)
@@ -219,7 +220,7 @@ def _offsets(
         kind = np.full(len(calls), NONE, np.int64)
         kind[is_one_of(op, READS) | moved & ~to_file] = 0
         kind[is_one_of(op, WRITES) | moved & to_file] = 1
-        kind[op == Op.FAULT] = 2
+        kind[(op == Op.FAULT) & ~rows.failed] = 2
         size = np.where(kind == 2, calls["requested"], calls["result"])
         has_offset = ((calls["flags"] & CallFlag.HAS_OFFSET) != 0) & (calls["offset"] >= 0)
         pids = np.array([*(task.pid for task in names.tasks), 0], np.int64)[rows.task]

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedrock.trace.columns import NONE
-from bedrock.trace.decode import FileTotal, OpTotal, Trace
+from bedrock.trace.decode import Trace
 from bedrock.trace.names import Names, Rows, read_rows
-from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, Op, RecordType
+from bedrock.trace.notes import FileTotal, OpTotal
+from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, RecordType
+from bedrock.tracer.operations import Op
 
 OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)
 READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2, Op.URING_READ, Op.AIO_READ)
@@ -23,8 +25,14 @@ EXECS = (Op.EXECVE, Op.EXECVEAT)
 
 
 class FileUse(msgspec.Struct, kw_only=True):
-    """What was done to one file. Bytes are bytes, uses are seconds since the target was let go."""
+    """What was done to one file. Bytes are bytes, uses are seconds since the target was let go.
 
+    ``path`` is the last name of the file that is known, ``aliases`` are all others that it had; ``is_gone`` says that
+    the last one was removed, or given to another file. ``file`` is the file's number in this trace, as in its exports:
+    it tells apart what had the same path, or the same device and inode, one after the other.
+    """
+
+    file: int
     path: str
     device: int
     inode: int
@@ -42,6 +50,7 @@ class FileUse(msgspec.Struct, kw_only=True):
     first_use_s: float = 0.0
     last_use_s: float = 0.0
     aliases: list[str] = []
+    is_gone: bool = False
 
 
 class FailedOpen(msgspec.Struct, kw_only=True):
@@ -63,10 +72,16 @@ class OpUse(msgspec.Struct, kw_only=True):
 
 
 class ProcessUse(msgspec.Struct, kw_only=True):
-    """One process, in the container's own numbers. ``exit_status`` is as in wait(2)."""
+    """One process, in the container's own numbers. ``exit_status`` is as in wait(2).
 
+    ``process`` is its number in this trace, as in its exports, which tells apart processes that had one ``pid``;
+    ``parent_process`` is that of the process that made it, or None.
+    """
+
+    process: int
     pid: int
     parent: int
+    parent_process: int | None = None
     name: str
     argv: list[str] = []
     exit_status: int | None = None
@@ -83,6 +98,7 @@ class TraceSummary(msgspec.Struct, kw_only=True):
     failed_opens: list[FailedOpen]
     processes: list[ProcessUse]
     ops: list[OpUse]
+    unsupported: list[str] = []  # what this kernel did not let the tracer see
 
 
 _COUNTED = ("opens", "reads", "read_bytes", "writes", "written_bytes", "maps", "faults", "device_reads", "executions",
@@ -102,7 +118,7 @@ class Adder:
         self._failed: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._argv: dict[int, list[str]] = {}
         self._exits: dict[int, int] = {}
-        self._tasks: dict[str, NDArray[np.int64]] = {
+        self._processes: dict[str, NDArray[np.int64]] = {
             name: np.zeros(0, np.int64) for name in ("calls", "read_bytes", "written_bytes")
         }
         self._ops = {name: np.zeros(256, np.int64) for name in ("calls", "errors", "duration_ns")}
@@ -116,27 +132,32 @@ class Adder:
         if not len(calls):
             return
         op, result = calls["op"], calls["result"]
-        failed = calls.failed
+        failed = rows.failed
         to_file = (calls["flags"] & CallFlag.TO_FILE) != 0
         moved = is_one_of(op, MOVES)
         is_read, is_write = (is_one_of(op, READS) | moved & ~to_file), (is_one_of(op, WRITES) | moved & to_file)
         self._add_ops(rows, failed, to_file)
         self._add_files(rows, failed, is_read, is_write)
-        self._add_tasks(rows, failed, is_read, is_write)
+        self._add_processes(rows, failed, is_read, is_write)
+        # These were added up as successes, with their own block.
+        self._ops["errors"][Op.FAULT] += len(rows.failed_earlier)
+        for number in rows.failed_earlier:
+            self._counts["faults"][number] -= 1
+            self._counts["others"][number] += 1
         for row in np.flatnonzero(is_one_of(op, OPENS) & failed & (rows.path != NONE)).tolist():
             self._failed[int(rows.path[row]), -int(result[row])] += 1
         for row, argv in rows.argv.items():
-            if not failed[row] and rows.task[row] != NONE:
-                self._argv[self._names.tasks[int(rows.task[row])].host_tgid] = argv
+            if not failed[row]:
+                self._argv[int(rows.process[row])] = argv
         for row in np.flatnonzero((op == Op.EXIT) & ((calls["flags"] & CallFlag.GROUP_DEAD) != 0)).tolist():
-            self._exits[int(calls["tgid"][row])] = int(result[row])
+            self._exits[int(rows.process[row])] = int(result[row])
 
     def _grow(self) -> None:
-        """Tables have a place for every file and task that is known by now."""
-        files, tasks = len(self._names.files), len(self._names.tasks)
+        """Tables have a place for every file and process that is known by now."""
+        files, processes = len(self._names.files), len(self._names.processes.starts)
         self._counts = {name: _longer(column, files, 0) for name, column in self._counts.items()}
         self._first, self._last = _longer(self._first, files, _NEVER), _longer(self._last, files, -1)
-        self._tasks = {name: _longer(column, tasks, 0) for name, column in self._tasks.items()}
+        self._processes = {name: _longer(column, processes, 0) for name, column in self._processes.items()}
 
     def _add_ops(self, rows: Rows, failed: NDArray[np.bool_], to_file: NDArray[np.bool_]) -> None:
         # A call with two sides is one call.
@@ -164,7 +185,7 @@ class Adder:
             "reads": is_read[chosen] & succeeded,
             "writes": is_write[chosen] & succeeded,
             "maps": (op == Op.MMAP) & succeeded,
-            "faults": op == Op.FAULT,
+            "faults": (op == Op.FAULT) & succeeded,
             "executions": is_one_of(op, EXECS) & succeeded,
         }
         kinds["others"] = ~np.logical_or.reduce(list(kinds.values()))
@@ -176,41 +197,41 @@ class Adder:
         np.minimum.at(self._first, file, times)
         np.maximum.at(self._last, file, times)
 
-    def _add_tasks(
+    def _add_processes(
         self, rows: Rows, failed: NDArray[np.bool_], is_read: NDArray[np.bool_], is_write: NDArray[np.bool_]
     ) -> None:
-        count, result = len(self._names.tasks), rows.calls["result"]
-        known = rows.task != NONE
-        self._tasks["calls"] += np.bincount(rows.task[known], minlength=count)
+        count, result = len(self._names.processes.starts), rows.calls["result"]
+        known = rows.process != NONE
+        self._processes["calls"] += np.bincount(rows.process[known], minlength=count)
         for name, mask in (("read_bytes", is_read), ("written_bytes", is_write)):
             some = mask & known & ~failed
-            self._tasks[name] += _sums(rows.task[some], result[some], count)
+            self._processes[name] += _sums(rows.process[some], result[some], count)
 
     def _add_totals(self, rows: Rows) -> None:
         """What mode ``summary`` has counted in the kernel."""
         for at in rows.notes.of(RecordType.FILE_TOTAL, RecordType.OP_TOTAL).tolist():
             note = rows.notes.note(at)
             if isinstance(note, FileTotal):
-                number = self._names.files.of_generation(note.identity, note.generation)
+                number = self._names.files.of_total(note.identity, note.link, note.generation)
                 self._grow()
                 for name in _COUNTED:
                     self._counts[name][number] += note.counts.get(name, 0)
                 self._first[number] = min(self._first[number], note.counts["first_ns"])
                 self._last[number] = max(self._last[number], note.counts["last_ns"])
-                self._add_total_to_task(note.tgid, 0, note.counts["read_bytes"], note.counts["written_bytes"])
+                moved = {name: note.counts[name] for name in ("read_bytes", "written_bytes")}
+                self._add_total_to_process(note, **moved)
             elif isinstance(note, OpTotal):
                 self._ops["calls"][note.op] += note.calls
                 self._ops["errors"][note.op] += note.errors
                 self._ops["duration_ns"][note.op] += note.duration_ns
                 self._latency[note.op] += note.latency
-                self._add_total_to_task(note.tgid, note.calls, 0, 0)
+                self._add_total_to_process(note, calls=note.calls)
 
-    def _add_total_to_task(self, tgid: int, calls: int, read_bytes: int, written_bytes: int) -> None:
-        number = self._names.leader_number(tgid)
+    def _add_total_to_process(self, note: FileTotal | OpTotal, **counts: int) -> None:
+        number = self._names.processes.process_of(note.tgid, note.started_ns)
         if number != NONE:
-            self._tasks["calls"][number] += calls
-            self._tasks["read_bytes"][number] += read_bytes
-            self._tasks["written_bytes"][number] += written_bytes
+            for name, count in counts.items():
+                self._processes[name][number] += count
 
     def summary(self, *, is_truncated: bool) -> TraceSummary:
         """What has been added up so far."""
@@ -225,7 +246,7 @@ class Adder:
             failed_opens=[
                 FailedOpen(path=names.texts[path], errno=errno, count=count) for (path, errno), count in failed
             ],
-            processes=self._processes(),
+            processes=self._process_uses(),
             ops=[
                 OpUse(
                     op=Op(number).name.lower(),
@@ -236,6 +257,7 @@ class Adder:
                 )
                 for number in np.flatnonzero(self._ops["calls"]).tolist()
             ],
+            unsupported=names.start.unsupported if names.start is not None else [],
         )
 
     def _file(self, number: int) -> FileUse:
@@ -244,7 +266,7 @@ class Adder:
         since = names.start.time_ns if names.start is not None else 0
         paths = names.paths_of_file(number)
         return FileUse(
-            # The first path is the one under which the target knew it first.
+            file=number,
             path=paths[0],
             device=file.identity.device,
             inode=file.identity.inode,
@@ -252,27 +274,32 @@ class Adder:
             first_use_s=(int(self._first[number]) - since) / 1e9,
             last_use_s=(int(self._last[number]) - since) / 1e9,
             aliases=paths[1:],
+            is_gone=names.is_gone(number),
             **{name: int(self._counts[name][number]) for name in _COUNTED},
         )
 
-    def _processes(self) -> list[ProcessUse]:
-        found: dict[int, ProcessUse] = {}
-        for number, task in enumerate(self._names.tasks):
-            use = found.get(task.host_tgid)
-            if use is None:
-                use = found[task.host_tgid] = ProcessUse(pid=task.pid, parent=task.parent, name="")
-            use.name = self._names.text(task.program) or use.name
-            use.calls += int(self._tasks["calls"][number])
-            use.read_bytes += int(self._tasks["read_bytes"][number])
-            use.written_bytes += int(self._tasks["written_bytes"][number])
-        for tgid, use in found.items():
-            use.argv = self._argv.get(tgid, [])
-            use.exit_status = self._exits.get(tgid)
-        return sorted(found.values(), key=lambda process: process.pid)
+    def _process_uses(self) -> list[ProcessUse]:
+        names = self._names
+        programs = {task.process: program for task in names.tasks if (program := names.text(task.program))}
+        starts = names.processes.starts
+        uses = [
+            ProcessUse(
+                process=number,
+                pid=start.pid,
+                parent=0 if start.parent == NONE else starts[start.parent].pid,
+                parent_process=None if start.parent == NONE else start.parent,
+                name=programs.get(number, ""),
+                argv=self._argv.get(number, []),
+                exit_status=self._exits.get(number),
+                **{name: int(column[number]) for name, column in self._processes.items()},
+            )
+            for number, start in enumerate(starts)
+        ]
+        return sorted(uses, key=lambda process: process.pid)
 
 
 def summarise(path: Path) -> TraceSummary:
-    """Read a trace and add it up. Raises :class:`bedrock.trace.decode.TraceError`."""
+    """Read a trace and add it up. Raises :class:`bedrock.trace.layouts.TraceError`."""
     trace, names = Trace(path), Names()
     adder = Adder(names)
     for rows in read_rows(trace, names):

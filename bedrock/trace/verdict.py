@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from bedrock.model import TraceState, Verdict
-from bedrock.tracer.format import CAUSES, DROPPING, Cause, Mode
+from bedrock.tracer.causes import CAUSES, DROPPING, FEATURES, Cause
+from bedrock.tracer.format import Mode
 
 
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.EVENTS
     filtered: int = 0  # calls on files that were not asked for
     synced: bool = True  # the file system has promised to keep the trace; false until the end
-    unsupported: list[str] = []  # kinds of events that this kernel has no tracepoint for
+    unsupported: list[str] = []  # what the kernel does not let the probes see: Feature, in lower case
 
     @property
     def started_at(self) -> datetime | None:
@@ -57,8 +58,14 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
         message = "traced by an image of another make, which does not say whether anything is missing"
         return Verdict(state=TraceState.PARTIAL, message=message)
     if report.state == "running":
-        message = "the tracer did not come to its end: the tail of the trace is missing"
-        return Verdict(state=TraceState.PARTIAL, events=report.written, lost=report.lost, message=message)
+        remarks = ["the tracer did not come to its end: the tail of the trace is missing", *_remarks(report)]
+        return Verdict(
+            state=TraceState.PARTIAL,
+            events=report.written,
+            lost=report.lost,
+            unsupported=report.unsupported,
+            message="; ".join(remarks),
+        )
     if report.state != "ended" or not report.t0_ns:
         return Verdict(state=TraceState.UNTRACED, message=report.error or "the target's own program never ran")
     dropped = sum(report.lost.get(cause.name.lower(), 0) for cause in DROPPING)
@@ -80,6 +87,7 @@ def judge(report: TracerReport | None, trace_size: int) -> Verdict:
         seen=report.seen,
         events=report.written,
         lost=report.lost,
+        unsupported=report.unsupported,
         message="; ".join([*remarks, *_remarks(report)]),
     )
 
@@ -93,4 +101,10 @@ def _remarks(report: TracerReport) -> Iterator[str]:
     if report.filtered:
         yield f"{report.filtered} calls were on files that were not asked for"
     if report.unsupported:
-        yield f"this kernel has no tracepoint for {', '.join(report.unsupported)}"
+        yield f"this kernel does not let the tracer see {describe_unsupported(report.unsupported)}"
+
+
+def describe_unsupported(names: list[str]) -> str:
+    """What these names of features mean, for people."""
+    known = {feature.name: text for feature, text in FEATURES.items()}
+    return "; ".join(f"{name}: {known.get(name.upper(), 'unknown to this Bedrock')}" for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 
+from bedrock.tracer.causes import Cause, Feature
 from bedrock.tracer.format import (
     BLOCK_HEADER,
     COLUMNS,
@@ -17,16 +18,14 @@ from bedrock.tracer.format import (
     SKIPPABLE,
     VERSION,
     CallFlag,
-    Cause,
-    Feature,
     Field,
     Mode,
-    Op,
     RecordType,
     TextFlag,
     dtype_of,
     split_kind,
 )
+from bedrock.tracer.operations import Op
 
 _PREFIXES: dict[type[enum.IntEnum | enum.IntFlag], str] = {
     Mode: "MODE",

@@ -108,11 +108,17 @@ async def test_bytes_that_never_pass_through_the_process_are_told_on_both_sides(
     assert spliced == [(2000, 80, False), (9000, 80, True)]
 
 
-async def test_a_file_keeps_its_name_and_identity_when_it_is_renamed_or_removed_while_open(traced: Traced) -> None:
+async def test_a_file_keeps_its_identity_and_has_its_new_name_when_it_is_renamed_while_open(traced: Traced) -> None:
     events = of(await traced("/bin/pitfalls", "rename"), "write", "pwrite64")
     first, *_, last = events
-    assert [(event.result, event.path) for event in events] == [(size, "/tmp/before") for size in (11, 12, 13, 14)]
-    assert {event.inode for event in events[:3]} == {first.inode}
+    assert [(event.result, event.path) for event in events] == [
+        (11, "/tmp/before"),
+        (12, "/tmp/after"),
+        (13, "/tmp/after"),
+        (14, "/tmp/before"),
+    ]
+    assert {(event.inode, event.file) for event in events[:3]} == {(first.inode, first.file)}
+    assert last.file != first.file
     # The last one is another file of the old name; a number that has become free may be used for it.
     assert last.device == first.device
 

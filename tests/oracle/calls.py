@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bedrock.tracer.format import Op
+from bedrock.tracer.operations import Op
 
 Fact = int | str | tuple[str, ...] | None
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bedrock.trace.decode import text_of
+from bedrock.trace.paths import text_of
 from oracle.calls import MOVES, NAMES, SIGNATURES, Call, Fact, counted_from
 from oracle.positions import Positions
 

@@ -9,7 +9,11 @@ import pytest
 from make_reference import pages
 
 from bedrock.api.metrics import ApiMetrics
-from bedrock.tracer.format import LAYOUT, CallFlag, Cause, Op, RecordType
+from bedrock.trace.export import Format
+from bedrock.trace.schema import MARKS
+from bedrock.tracer.causes import Cause, Feature
+from bedrock.tracer.format import LAYOUT, CallFlag, RecordType
+from bedrock.tracer.operations import Op
 
 _ROOT = Path(__file__).parent.parent.parent
 _REFERENCE = _ROOT / "docs" / "reference"
@@ -43,8 +47,18 @@ def test_every_record_operation_and_flag_is_in_the_reference() -> None:
         assert f"`{kind.name}`" in page
         for field in LAYOUT[kind]:
             assert f"`{field.name}`" in page
-    for item in [*Op, *CallFlag, *Cause]:
+    for item in [*Op, *CallFlag, *Cause, *Feature]:
         assert f"`{(item.name or '').lower()}`" in page
+
+
+def test_every_mark_and_everything_that_a_kernel_may_not_show_is_explained_once() -> None:
+    page = (_REFERENCE / "trace-marks.md").read_text()
+    for name in [mark.name for mark in MARKS.values()] + [(feature.name or "").lower() for feature in Feature]:
+        explained = [line for line in page.splitlines() if line.startswith((f"| `{name}` |", f"- `{name}`:"))]
+        assert len(explained) == (0 if name == "private" else 1), name
+    assert "`private`" in page
+    for wanted in Format:
+        assert re.search(rf"^\| .*`{wanted}`.* \| .*unsupported", page, re.M), wanted
 
 
 def test_the_commands_of_the_readme_exist() -> None:

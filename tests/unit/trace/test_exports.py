@@ -17,10 +17,12 @@ import pytest
 from traces import call, end, file, process, sample, start, text_record, trace
 
 from bedrock.errors import InvalidInput
-from bedrock.trace.decode import TraceError
-from bedrock.trace.events import COLUMNS, read_events
+from bedrock.trace.events import read_events
 from bedrock.trace.export import Format, export, parse_format
-from bedrock.tracer.format import Op, RecordType
+from bedrock.trace.layouts import TraceError
+from bedrock.trace.schema import COLUMNS
+from bedrock.tracer.format import RecordType
+from bedrock.tracer.operations import Op
 
 ABOUT = {"id": "01", "trace": {"state": "lossy", "lost": {"ring_full": 3}}}
 
@@ -68,7 +70,7 @@ def test_every_line_of_json_is_an_event_and_the_last_one_the_verdict(exported: C
     shown = {name: value for name, value in events[0].items() if name != "fd"}
     assert shown == {
         "t_ns": 1, "pid": 1, "tid": 1, "program": "/bin/cat", "op": "execve", "result": 0, "raw": "/bin/cat",
-        "argv": ["cat", "/x"], "path": "/bin/cat",
+        "argv": ["cat", "/x"], "path": "/bin/cat", "process": 0,
     }  # fmt: skip
     assert events[2]["error"] == "ENOENT"
     # What is no UTF-8 is kept, as Python's surrogateescape has it, in a form that JSON can carry.

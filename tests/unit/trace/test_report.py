@@ -13,7 +13,8 @@ from bedrock.trace.diff import compare
 from bedrock.trace.page import page_of
 from bedrock.trace.report import ImageFiles, Report, read_image_files, report_of, write_image_files
 from bedrock.trace.summary import summarise
-from bedrock.tracer.format import Op, RecordType
+from bedrock.tracer.format import RecordType
+from bedrock.tracer.operations import Op
 
 BLOCK = 4096
 COUNT = 1000

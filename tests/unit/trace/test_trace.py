@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from traces import HAS_FILE, call, end, file, header, process, record, sample, start, text_record, trace
 
 from bedrock.model import TraceState
-from bedrock.trace.decode import Trace, TraceError
+from bedrock.trace.decode import Trace
 from bedrock.trace.events import format_event, read_events
+from bedrock.trace.layouts import TraceError
 from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
 from bedrock.trace.verdict import TracerReport, judge, read_report
@@ -28,12 +29,12 @@ from bedrock.tracer.format import (
     VERSION,
     CallFlag,
     Mode,
-    Op,
     RecordType,
     TextFlag,
     dtype_of,
 )
 from bedrock.tracer.header import c_header
+from bedrock.tracer.operations import Op
 
 
 def test_c_and_numpy_lay_every_record_out_alike(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_another_generation_is_another_file_unless_there_was_none(write: Callabl
         per_block=per_block,
     )  # fmt: skip
     found = {use.path: (use.read_bytes, use.aliases) for use in summarise(path).files}
-    assert found == {"/copied-up": (111, ["/renamed"]), "/next": (11_000, [])}
+    assert found == {"/renamed": (111, ["/copied-up"]), "/next": (11_000, [])}
 
 
 @pytest.mark.parametrize("per_block", [1, 2, 100])
@@ -235,7 +236,7 @@ def test_a_call_takes_the_name_that_held_when_it_was_made(write: Callable[..., P
         per_block=per_block,
     )  # fmt: skip
     assert [event.path for event in read_events(path)] == ["/old", "/other", "/old", "/new", "/other"]
-    assert {use.path: use.aliases for use in summarise(path).files} == {"/old": ["/new"], "/other": []}
+    assert {use.path: use.aliases for use in summarise(path).files} == {"/new": ["/old"], "/other": []}
 
 
 @pytest.mark.parametrize("per_block", [1, 4, 100])
