@@ -40,7 +40,9 @@ def _is_piece(ours: Call, theirs: Call) -> bool:
     if not all(isinstance(number, int) for number in numbers):
         return False
     begin, size, whole_begin, whole_size = (int(str(number)) for number in numbers)
-    return whole_begin <= begin and begin + size <= whole_begin + whole_size
+    # What strace can't tell to be a file's memory may be anything that was there before.
+    is_inside = whole_begin <= begin and begin + size <= whole_begin + whole_size
+    return is_inside and (not theirs.is_optional or begin == whole_begin)
 
 
 def _is_script(ours: Call, theirs: Call) -> bool:
