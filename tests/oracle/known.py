@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from oracle.calls import Call
 from oracle.compare import Known
 
+_PAGE = 4096
+
 
 def known_differences(ours: Mapping[int, Sequence[Call]], theirs: Mapping[int, Sequence[Call]]) -> list[Known]:
     """The table, for one run: entries may ask for what else was called in it. There is none at present."""
@@ -40,9 +42,10 @@ def _is_piece(ours: Call, theirs: Call) -> bool:
     if not all(isinstance(number, int) for number in numbers):
         return False
     begin, size, whole_begin, whole_size = (int(str(number)) for number in numbers)
-    # What strace can't tell to be a file's memory may be anything that was there before.
-    is_inside = whole_begin <= begin and begin + size <= whole_begin + whole_size
-    return is_inside and (not theirs.is_optional or begin == whole_begin)
+    end, whole_end = begin + size, whole_begin + whole_size
+    # Mappings end with pages.
+    ends_with_page = end == whole_end or end % _PAGE == 0
+    return whole_begin <= begin and end <= whole_end and ends_with_page
 
 
 def _is_script(ours: Call, theirs: Call) -> bool:
