@@ -6,10 +6,13 @@ installed. They come from where the host gets its own.
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -23,8 +26,12 @@ class ArchiveError(Exception):
     """A package can't be had; the text is apt's own."""
 
 
+class PackageGone(ArchiveError):
+    """The lists name a package that the mirror does not have, or not any more."""
+
+
 class Archive:
-    """All packages for amd64 and arm64, kept in a directory."""
+    """All packages for amd64 and arm64, kept in a directory that one process may use at a time; see :meth:`locked`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -32,6 +39,13 @@ class Archive:
         for name in ("lists/partial", "cache/archives/partial"):
             (self._apt / name).mkdir(parents=True, exist_ok=True)
         (self._apt / "status").touch()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process uses the directory, and keep it."""
+        with (self._directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def update(self) -> None:
         """Fetch the lists of packages, at most once a day; without a network those that are there must do."""
@@ -61,22 +75,15 @@ class Archive:
             raise ArchiveError(f"the archive has none of {', '.join(packages)}")
         target = self._directory / "unpacked" / f"{'+'.join(wanted)}_{arch}{suite and f'_{suite}'}"[:200]
         if not target.exists():
-            debs = self._fetch([f"{name}:{arch}{suite and f'/{suite}'}" for name in wanted])
-            making = target.with_suffix(".part")
-            making.mkdir(parents=True, exist_ok=True)
-            for deb in debs:
-                subprocess.run(["dpkg", "-x", str(deb), str(making)], check=True)
-                deb.unlink()
-            making.rename(target)
+            target.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix="fetching-") as name:
+                work = Path(name)
+                self._run("apt-get", "download", "-qq", *(f"{one}:{arch}{suite and f'/{suite}'}" for one in wanted),
+                          directory=work)  # fmt: skip
+                for deb in work.glob("*.deb"):
+                    subprocess.run(["dpkg", "-x", str(deb), str(work / "root")], check=True)
+                (work / "root").rename(target)
         return target
-
-    def _fetch(self, packages: list[str]) -> list[Path]:
-        place = self._directory / "debs"
-        place.mkdir(exist_ok=True)
-        for left in place.glob("*.deb"):
-            left.unlink()
-        self._run("apt-get", "download", "-qq", *packages, directory=place)
-        return sorted(place.glob("*.deb"))
 
     def _run(self, tool: str, *arguments: str, directory: Path | None = None) -> str:
         own = {
@@ -85,6 +92,8 @@ class Archive:
             "Dir::State::Lists": self._apt / "lists",
             "Dir::State::Status": self._apt / "status",
             "Dir::Cache": self._apt / "cache",
+            "Dir::Cache::PkgCache": "pkgcache.bin",
+            "Dir::Cache::SrcPkgCache": "srcpkgcache.bin",
             "APT::Architecture": "amd64",
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
@@ -95,7 +104,8 @@ class Archive:
         options += ["-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=arm64"]
         done = subprocess.run([tool, *options, *arguments], capture_output=True, text=True, cwd=directory, check=False)
         if done.returncode != 0:
-            raise ArchiveError(f"{tool} {' '.join(arguments)}: {done.stderr.strip()}")
+            kind = PackageGone if re.search(r"\b404\b", done.stderr) else ArchiveError
+            raise kind(f"{tool} {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
 

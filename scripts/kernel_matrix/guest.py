@@ -155,5 +155,5 @@ def make_disk(root: Path, disk: Path, size_mib: int) -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     subprocess.run(
         ["mke2fs", "-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d", str(root), str(disk), f"{size_mib}M"],
-        check=True, env={**os.environ, "PATH": path},
+        check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path},
     )  # fmt: skip

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 import trio
+from _pytest.assertion import install_importhook
+from _pytest.config import get_config
 from engine_facts import IMAGE, NOBODYS_IMAGE
 
 from bedrock.model import TraceState
@@ -31,6 +33,8 @@ _NEEDS_ENGINE = {"running", "docker", "containers_of", "stop", "nodes", "ApiErro
 _OFFERED = {"client", "traced", "image", "nobodys_image", "tmp_path"}
 # The tests count in pages of this size.
 _PAGE_BYTES = 4096
+# What a tracer can say that it does not see on a kernel, and how tests for that are known: by the events they mention.
+_EVENTS_OF = {"page_faults": "fault", "device_reads": "page_in", "io_uring": "uring_"}
 
 
 class Outcome(enum.StrEnum):
@@ -60,10 +64,12 @@ class Test:
 
 def find_tests() -> Iterator[Test]:
     """All tests on the engine that can judge a session which has already ended."""
+    # So that a test that fails says what it compared, as under pytest itself.
+    install_importhook(get_config())
     for module_name in _MODULES:
         module = importlib.import_module(module_name)
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
-            if not name.startswith("test_") or _names_in(function.__code__) & _NEEDS_ENGINE:
+            if not name.startswith("test_") or _names_in(function) & _NEEDS_ENGINE:
                 continue
             for parameters in _parameter_sets(function):
                 if set(inspect.signature(function).parameters) <= _OFFERED | set(parameters):
@@ -72,10 +78,23 @@ def find_tests() -> Iterator[Test]:
                     yield Test(title, function, parameters)
 
 
-def _names_in(code: CodeType) -> set[str]:
-    """What a function mentions, in functions inside it too."""
-    inner = [_names_in(item) for item in code.co_consts if isinstance(item, CodeType)]
-    return set(code.co_names).union(*inner)
+def _codes_of(function: Callable[..., object]) -> Iterator[CodeType]:
+    """A function's code, and that of all functions inside it."""
+    waiting = [function.__code__]
+    while waiting:
+        code = waiting.pop()
+        yield code
+        waiting += [item for item in code.co_consts if isinstance(item, CodeType)]
+
+
+def _names_in(function: Callable[..., object]) -> set[str]:
+    return {name for code in _codes_of(function) for name in code.co_names}
+
+
+def _needs(function: Callable[..., object], unsupported: Collection[str]) -> list[str]:
+    """Which of the unsupported things a test looks at."""
+    texts = str([code.co_consts for code in _codes_of(function)])
+    return [name for name in unsupported if name in _EVENTS_OF and f"'{_EVENTS_OF[name]}" in texts]
 
 
 def _parameter_sets(function: Callable[..., object]) -> Iterator[dict[str, object]]:
@@ -90,9 +109,12 @@ def _parameter_sets(function: Callable[..., object]) -> Iterator[dict[str, objec
         yield {name: value for part in chosen for name, value in part.items()}
 
 
-def judge_test(test: Test, client: GuestClient, page_bytes: int) -> Judgement:
-    """Run one test. Raises :class:`GuestFailed` when the machine is lost, whatever else a test raises is a failure."""
-    if page_bytes != _PAGE_BYTES and "PAGE" in _names_in(test.function.__code__):
+def judge_test(test: Test, client: GuestClient, *, page_bytes: int, unsupported: Collection[str]) -> Judgement:
+    """Run one test on a kernel that has pages of this size, and on which the tracer does not see what is unsupported.
+
+    Raises :class:`GuestFailed` when the machine is lost; whatever else a test raises is a failure.
+    """
+    if page_bytes != _PAGE_BYTES and "PAGE" in _names_in(test.function):
         return Judgement(test.name, Outcome.LEFT_OUT, f"counts in pages of {_PAGE_BYTES} bytes")
     before = set(client.sessions)
     with tempfile.TemporaryDirectory(prefix="bedrock-kernels-") as name:
@@ -108,6 +130,9 @@ def judge_test(test: Test, client: GuestClient, page_bytes: int) -> Judgement:
         except GuestFailed:
             raise
         except (Exception, pytest.fail.Exception) as error:
+            # What the tracer says that it can't see, it does not see: that is no failure, and no success either.
+            if needed := _needs(test.function, unsupported):
+                return Judgement(test.name, Outcome.LEFT_OUT, f"{', '.join(needed)}: {_sentence(error)}")
             lost: dict[str, int] = {}
             for session in (client.sessions[key] for key in client.sessions.keys() - before):
                 if session.trace is not None and session.trace.state is TraceState.LOSSY:

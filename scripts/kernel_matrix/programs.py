@@ -1,4 +1,4 @@
-"""What runs in a virtual machine: the tracer, the program that makes sessions, busybox, and the programs of the tests."""
+"""What runs in a virtual machine: the tracer, the program that makes sessions, busybox, the programs of the tests."""
 
 from __future__ import annotations
 

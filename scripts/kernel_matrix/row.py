@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +12,6 @@ from pathlib import Path
 
 import trio
 from engine_facts import IMAGE, NOBODYS_IMAGE
-from test_stress import false_records
 
 from bedrock.model import Session, TraceState
 from bedrock.trace.events import read_events
@@ -73,21 +74,26 @@ def try_kernel(
     *,
     files: dict[str, bytes],
     disk: Path,
-    programs: frozenset[str],
+    probes: Path | None,
     tests: list[Test],
     say: Callable[[str], None],
 ) -> Row:
-    """Boot a kernel, see whether the tracer works there at all, and judge its sessions."""
+    """Boot a kernel, see whether the tracer works there at all, and judge its sessions.
+
+    ``probes`` are the compiled ones, from which it is known what types of a kernel they need.
+    """
     row, begun = Row(kernel), time.monotonic()
     try:
         with open_guest(kernel, package, directory, files=files, disk=disk) as guest:
             say(f"{kernel.name}: booted {kernel.release} in {time.monotonic() - begun:.0f} s")
-            client = GuestClient(guest, IMAGES, programs)
+            client = GuestClient(guest, IMAGES)
             row.page_bytes = _page_bytes(guest)
             _try_tracer(row, client)
             if row.refusal:
-                say(f"{kernel.name}: refused: {row.refusal}")
+                say("\n    ".join([f"{kernel.name}: refused: {row.refusal}", *row.details]))
             else:
+                if probes is not None:
+                    _give_types(guest, probes)
                 _judge_all(row, client, tests, say)
                 _try_stress(row, client)
             guest.ask("dmesg", directory / "dmesg")
@@ -101,6 +107,18 @@ def try_kernel(
 def _page_bytes(guest: Guest) -> int:
     guest.ask("grep -m1 KernelPageSize /proc/self/smaps", guest.directory / "pages")
     return int((guest.directory / "pages" / "said").read_text().split()[1]) << 10
+
+
+def _give_types(guest: Guest, probes: Path) -> None:
+    """Give the tracer the few types of the kernel that its probes need, as its image has them on its own host.
+
+    Without them it attaches too, as it has done for the first session; but reading all types takes seconds here.
+    """
+    place = guest.directory / "types"
+    guest.ask("cat /sys/kernel/btf/vmlinux >/reply/all", place)
+    subprocess.run(["bpftool", "gen", "min_core_btf", "all", "some", str(probes)], cwd=place, check=True)
+    encoded = base64.encodebytes((place / "some").read_bytes()).decode()
+    guest.ask(f"base64 -d >/btf/$(uname -r).btf <<END\n{encoded}END", place)
 
 
 def _run(client: GuestClient, *command: str) -> Session:
@@ -120,7 +138,7 @@ def _try_tracer(row: Row, client: GuestClient) -> None:
 
 def _judge_all(row: Row, client: GuestClient, tests: list[Test], say: Callable[[str], None]) -> None:
     for number, test in enumerate(tests, 1):
-        judgement = judge_test(test, client, row.page_bytes)
+        judgement = judge_test(test, client, page_bytes=row.page_bytes, unsupported=row.unsupported)
         row.judgements.append(judgement)
         if judgement.outcome is Outcome.FAILED:
             say(f"{row.kernel.name}: {number} of {len(tests)}: FAILED {test.name}\n    {judgement.detail}")
@@ -129,6 +147,8 @@ def _judge_all(row: Row, client: GuestClient, tests: list[Test], say: Callable[[
 
 
 def _try_stress(row: Row, client: GuestClient) -> None:
+    from test_stress import false_records  # not before the judge has arranged that tests say what they compare
+
     session = _run(client, "stress", str(_STRESS_ROUNDS))
     assert session.trace is not None
     row.stress_lost = dict(session.trace.lost)

@@ -267,14 +267,15 @@ static void make_directories(void)
 		die("hostname");
 }
 
-static void write_report(bool in_time)
+static void write_report(bool in_time, struct timespec ended)
 {
 	FILE *report = fopen(in(options.volume, "ended.json"), "w");
 
 	if (!report)
 		die("ended.json");
-	fprintf(report, "{\"exit_code\":%d,\"tracer_exit_code\":%d,\"in_time\":%s}\n", children[TARGET].code,
-		children[TRACER].code, in_time ? "true" : "false");
+	fprintf(report, "{\"exit_code\":%d,\"tracer_exit_code\":%d,\"in_time\":%s,\"ended_at\":%lld.%09ld}\n",
+		children[TARGET].code, children[TRACER].code, in_time ? "true" : "false", (long long)ended.tv_sec,
+		ended.tv_nsec);
 	fclose(report);
 }
 
@@ -309,6 +310,7 @@ static char **parse_options(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	char **command = parse_options(argc, argv), **held;
+	struct timespec ended;
 	sigset_t ending;
 	bool in_time;
 
@@ -335,12 +337,13 @@ int main(int argc, char **argv)
 		kill(children[TARGET].pid, SIGKILL);
 		wait_for(&children[TARGET], 10);
 	}
+	clock_gettime(CLOCK_REALTIME, &ended);
 	if (options.tracer && children[TRACER].code < 0) {
 		kill(children[TRACER].pid, SIGTERM);
 		in_time &= wait_for(&children[TRACER], 60);
 	}
 	wait_for(&children[STDOUT], 10);
 	wait_for(&children[STDERR], 10);
-	write_report(in_time);
+	write_report(in_time, ended);
 	return 0;
 }
