@@ -56,6 +56,8 @@ def equip(arch: Arch, archive: Archive, directory: Path, tracer: Path | None) ->
     files["bin/busybox"] = programs.busybox(arch, archive).read_bytes()
     root = directory / "disk"
     programs.lay_image(arch, archive, root / "image")
+    if programs.has_oracle():
+        programs.lay_debian(arch, archive, root / "debian")
     make_disk(root, directory / "disk.img", _DISK_MIB)
     probes = next((path for path in (tracer / PROBES, tracer.parent / PROBES) if path.exists()), None)
     return Equipment(files, directory / "disk.img", probes)
@@ -79,12 +81,13 @@ def parse() -> argparse.Namespace:
 
 def fetch(archive: Archive, names: list[str]) -> dict[Kernel, Path | None]:
     """Unpack a kernel for each name: the newest that the mirror has in truth. None: it has not a single one."""
-    kernels, found = kernels_of(archive.names), {}
+    kernels = kernels_of(archive.names)
+    found: dict[Kernel, Path | None] = {}
     for name in names:
         fitting = candidates(kernels, name)
         for kernel in fitting:
             try:
-                found[kernel] = archive.unpacked(kernel.packages, kernel.arch_name)
+                found[kernel] = archive.unpacked(kernel.release, kernel.packages, kernel.arch_name)
             except PackageGone:
                 say(f"{name}: the mirror does not have {kernel.release}")
                 continue

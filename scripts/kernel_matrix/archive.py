@@ -7,6 +7,7 @@ installed. They come from where the host gets its own.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import re
 import subprocess
 import tempfile
@@ -68,33 +69,53 @@ class Archive:
         """What packages there are, those of other architectures without a suffix."""
         return frozenset(name.partition(":")[0] for name in self._run("apt-cache", "pkgnames").split())
 
-    def unpacked(self, packages: Iterable[str], arch: str, *, suite: str = "") -> Path:
-        """Return a directory with the content of all these packages, fetched where it is not there yet."""
+    def with_dependencies(self, packages: Iterable[str], arch: str, suite: str) -> list[str]:
+        """These packages and all that they depend on."""
+        said = self._run(
+            "apt-get", "install", "--simulate", "--no-install-recommends", f"--target-release={suite}", *packages,
+            arch=arch,
+        )  # fmt: skip
+        return re.findall(r"^Inst ([^ :]+)", said, re.MULTILINE)
+
+    def unpacked(self, name: str, packages: Iterable[str], arch: str, *, suite: str = "") -> Path:
+        """Return a directory, in whose name is ``name``, with the content of all these packages.
+
+        They are fetched where it is not there yet.
+        Those that the archive does not have are left out. /bin, /lib and the like are links into /usr there.
+        """
         wanted = [name for name in packages if name in self.names]
         if not wanted:
             raise ArchiveError(f"the archive has none of {', '.join(packages)}")
-        target = self._directory / "unpacked" / f"{'+'.join(wanted)}_{arch}{suite and f'_{suite}'}"[:200]
+        digest = hashlib.sha256(" ".join([*wanted, suite]).encode()).hexdigest()[:12]
+        target = self._directory / "unpacked" / f"{name}_{arch}_{digest}"
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._directory, prefix="fetching-") as name:
-                work = Path(name)
-                self._run("apt-get", "download", "-qq", *(f"{one}:{arch}{suite and f'/{suite}'}" for one in wanted),
-                          directory=work)  # fmt: skip
-                for deb in work.glob("*.deb"):
-                    subprocess.run(["dpkg", "-x", str(deb), str(work / "root")], check=True)
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix="fetching-") as place:
+                work = Path(place)
+                self._run(
+                    "apt-get", "download", "-qq", *(f"{one}{suite and f'/{suite}'}" for one in wanted),
+                    arch=arch, directory=work,
+                )  # fmt: skip
+                for link in ("bin", "sbin", "lib", "lib64"):
+                    (work / "root/usr" / link).mkdir(parents=True)
+                    (work / "root" / link).symlink_to(f"usr/{link}")
+                for deb in sorted(work.glob("*.deb")):
+                    content = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True)
+                    unpack = ["tar", "-x", "--keep-directory-symlink", "-C", str(work / "root")]
+                    subprocess.run(unpack, check=True, input=content.stdout)
                 (work / "root").rename(target)
         return target
 
-    def _run(self, tool: str, *arguments: str, directory: Path | None = None) -> str:
+    def _run(self, tool: str, *arguments: str, arch: str = "amd64", directory: Path | None = None) -> str:
         own = {
             "Dir::Etc::SourceList": self._apt / "sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::State::Lists": self._apt / "lists",
             "Dir::State::Status": self._apt / "status",
             "Dir::Cache": self._apt / "cache",
-            "Dir::Cache::PkgCache": "pkgcache.bin",
-            "Dir::Cache::SrcPkgCache": "srcpkgcache.bin",
-            "APT::Architecture": "amd64",
+            "Dir::Cache::PkgCache": f"pkgcache-{arch}.bin",
+            "Dir::Cache::SrcPkgCache": f"srcpkgcache-{arch}.bin",
+            "APT::Architecture": arch,
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from kernel_matrix.kernels import AMD64
 _RING_BYTES = 32 << 20
 _LIMIT_S = 240  # an emulated machine is slow
 # Programs, and one of the things that pitfalls can do.
-_ONLY_X86 = {"/bin/abi32", "/bin/abi64", "x32"}
+_ONLY_X86 = re.compile(r"\b(abi32|abi64|x32)\b")
 
 
 class NotHere(Exception):
@@ -75,8 +76,8 @@ class GuestClient:
         )
         if image not in self.images or init or not session.argv:
             raise NotHere(f"an image {image}{', an init' if init else ''}{'' if session.argv else ', no command'}")
-        if self.guest.kernel.arch is not AMD64 and (of_x86 := _ONLY_X86 & {*session.argv[:2]}):
-            raise NotHere(f"{of_x86.pop()} is for x86")
+        if self.guest.kernel.arch is not AMD64 and (of_x86 := _ONLY_X86.search(session.command)):
+            raise NotHere(f"{of_x86[1]} is for x86")
         place = self.images[image]
         options = {"image": place.directory, "tracer": "/tracer/bdtrace", **place.options}
         await trio.to_thread.run_sync(

@@ -18,7 +18,7 @@ from bedrock.trace.events import read_events
 from bedrock.volume import TRACE_FILE
 from kernel_matrix.client import GuestClient, Image
 from kernel_matrix.guest import Guest, GuestFailed, open_guest
-from kernel_matrix.judge import Judgement, Outcome, Test, judge_test
+from kernel_matrix.judge import DEBIAN, Judgement, Outcome, Test, judge_test
 from kernel_matrix.kernels import Kernel
 
 # The kernels on which the tracer refuses to work, which is right as long as it says why.
@@ -27,6 +27,7 @@ _STRESS_ROUNDS = 1000
 IMAGES = {
     IMAGE: Image("/disk/image", {"path": "/bin"}),
     NOBODYS_IMAGE: Image("/disk/image", {"path": "/nowhere:/bin", "user": "65534", "directory": "/srv"}),
+    DEBIAN: Image("/disk/debian", {"path": "/usr/local/bin:/usr/bin:/bin"}),
 }
 
 
