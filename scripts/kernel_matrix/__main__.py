@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,11 +23,12 @@ from kernel_matrix.guest import make_disk  # noqa: E402
 from kernel_matrix.judge import choose_tests, find_tests  # noqa: E402
 from kernel_matrix.kernels import SHORT_MATRIX, Arch, Kernel, candidates, full_matrix, kernels_of  # noqa: E402
 from kernel_matrix.row import Row, try_kernel  # noqa: E402
-from kernel_matrix.table import as_text  # noqa: E402
+from kernel_matrix.table import as_page, as_text  # noqa: E402
 
 _BEGUN = time.monotonic()
-_DISK_MIB = 512
-PROBES = "bdtrace.bpf.o"
+_PAGE = _ROOT / "docs" / "reference" / "kernels.md"
+_DISK_MIB = 768
+_PROBES = "bdtrace.bpf.o"
 _printing = threading.Lock()
 
 
@@ -59,7 +61,7 @@ def equip(arch: Arch, archive: Archive, directory: Path, tracer: Path | None) ->
     if programs.has_oracle():
         programs.lay_debian(arch, archive, root / "debian")
     make_disk(root, directory / "disk.img", _DISK_MIB)
-    probes = next((path for path in (tracer / PROBES, tracer.parent / PROBES) if path.exists()), None)
+    probes = next((path for path in (tracer / _PROBES, tracer.parent / _PROBES) if path.exists()), None)
     return Equipment(files, directory / "disk.img", probes)
 
 
@@ -75,6 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=default_cache, metavar="DIR",
                         help=f"for packages, and the results of the last run ({default_cache})")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many machines run at once")
+    parser.add_argument("--write-docs", action="store_true", help=f"write the table to {_PAGE.relative_to(_ROOT)}")
     parser.add_argument("--list", action="store_true", help="print the kernels and the tests, and run nothing")
     return parser.parse_args()
 
@@ -144,6 +147,10 @@ def main() -> int:
             equipment = {arch: equip(arch, archive, work / arch.name, options.tracer) for arch in archs}
         rows = run_matrix(options, work, packages, equipment)
     print(as_text(rows))
+    if options.write_docs:
+        said = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
+        chosen = " --short" if options.short else "".join(f" --only {name}" for name in options.only)
+        _PAGE.write_text(as_page(rows, command=f"scripts/kernels{chosen}", emulator=said.partition(" (")[0].lower()))
     return 0 if all(row.is_good for row in rows) else 1
 
 

@@ -7,8 +7,10 @@ import importlib
 import inspect
 import itertools
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -20,7 +22,7 @@ from _pytest.assertion import install_importhook
 from _pytest.config import get_config
 from engine_facts import IMAGE, NOBODYS_IMAGE
 
-from bedrock.model import TraceState
+from bedrock.model import Session, TraceState
 from bedrock.trace.events import Event, read_events
 from bedrock.volume import TRACE_FILE
 from kernel_matrix.client import GuestClient, NotHere
@@ -60,6 +62,11 @@ class Judgement:
     outcome: Outcome
     detail: str = ""
     lost: Mapping[str, int] | None = None  # of a failure, where a trace was lossy
+    seconds: float = 0.0
+    is_comparison: bool = False  # with what strace has seen
+
+    def __str__(self) -> str:
+        return f"{self.outcome:8} {self.seconds:5.1f} s  {self.test}{self.detail and f': {self.detail}'}"
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,10 @@ def judge_test(test: Test, client: GuestClient, *, page_bytes: int, unsupported:
 
     Raises :class:`GuestFailed` when the machine is lost; whatever else a test raises is a failure.
     """
+    begun, before = time.monotonic(), set(client.sessions)
+    outcome, detail, lost = Outcome.OK, "", None
     if page_bytes != _PAGE_BYTES and "PAGE" in _names_in(test.function):
         return Judgement(test.name, Outcome.LEFT_OUT, f"counts in pages of {_PAGE_BYTES} bytes")
-    before = set(client.sessions)
     with tempfile.TemporaryDirectory(prefix="bedrock-kernels-") as name:
         offered = {
             "client": client, "traced": _traced_by(client), "image": IMAGE, "nobodys_image": NOBODYS_IMAGE,
@@ -138,19 +146,25 @@ def judge_test(test: Test, client: GuestClient, *, page_bytes: int, unsupported:
         try:
             trio.run(lambda: test.function(**wanted))
         except NotHere as missing:
-            return Judgement(test.name, Outcome.LEFT_OUT, str(missing))
+            outcome, detail = Outcome.LEFT_OUT, str(missing)
         except GuestFailed:
             raise
         except (Exception, pytest.fail.Exception) as error:
-            # What the tracer says that it can't see, it does not see: that is no failure, and no success either.
+            outcome, detail = Outcome.FAILED, _sentence(error)
             if needed := _needs(test.function, unsupported):
-                return Judgement(test.name, Outcome.LEFT_OUT, f"{', '.join(needed)}: {_sentence(error)}")
-            lost: dict[str, int] = {}
-            for session in (client.sessions[key] for key in client.sessions.keys() - before):
-                if session.trace is not None and session.trace.state is TraceState.LOSSY:
-                    lost = {cause: lost.get(cause, 0) + count for cause, count in session.trace.lost.items()}
-            return Judgement(test.name, Outcome.FAILED, _sentence(error), lost or None)
-    return Judgement(test.name, Outcome.OK)
+                # What the tracer says that it can't see, it does not see: that is no failure, and no success either.
+                outcome, detail = Outcome.LEFT_OUT, f"{', '.join(needed)}: {detail}"
+            lost = _lost_in(client.sessions[key] for key in client.sessions.keys() - before)
+    seconds = time.monotonic() - begun
+    return Judgement(test.name, outcome, detail, lost, seconds, "debian" in wanted)
+
+
+def _lost_in(sessions: Iterable[Session]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for session in sessions:
+        if session.trace is not None and session.trace.state is TraceState.LOSSY:
+            total.update(session.trace.lost)
+    return total
 
 
 def _sentence(error: BaseException) -> str:

@@ -49,15 +49,20 @@ class Row:
     seconds: float = 0.0
     broken: str = ""  # the machine did not boot, or was lost
 
-    def count(self, outcome: Outcome) -> int:
-        return sum(judgement.outcome is outcome for judgement in self.judgements)
+    def count(self, outcome: Outcome, *, is_comparison: bool | None = None) -> int:
+        """How many judgements came out like this: of comparisons with strace, of all others, or of all."""
+        return sum(
+            judgement.outcome is outcome and is_comparison in {None, judgement.is_comparison}
+            for judgement in self.judgements
+        )
 
     @property
     def lost(self) -> Counter[str]:
         """What was missing in the traces of tests that failed, by cause."""
         total: Counter[str] = Counter()
         for judgement in self.judgements:
-            total.update(judgement.lost or {})
+            if judgement.outcome is Outcome.FAILED:
+                total.update(judgement.lost or {})
         return total
 
     @property
@@ -102,6 +107,8 @@ def try_kernel(
         row.broken = str(error)
         say(f"{kernel.name}: {error}")
     row.seconds = time.monotonic() - begun
+    if directory.exists():
+        (directory / "judgements.txt").write_text("".join(f"{judgement}\n" for judgement in row.judgements))
     return row
 
 
