@@ -104,7 +104,7 @@ def fetch(archive: Archive, names: list[str]) -> dict[Kernel, Path | None]:
 def run_matrix(
     options: argparse.Namespace, work: Path, packages: dict[Kernel, Path | None], equipment: dict[Arch, Equipment]
 ) -> list[Row]:
-    tests = choose_tests(list(find_tests()), options.tests)
+    tests = choose_tests(list(find_tests(is_short=options.short)), options.tests)
 
     def try_one(kernel: Kernel) -> Row:
         own, package = equipment[kernel.arch], packages[kernel]

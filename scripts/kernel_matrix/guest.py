@@ -71,7 +71,8 @@ class Guest:
         words = ["/bin/session", "--volume", "/reply", "--work", work, "--limit", str(limit_s)]
         words += [word for name, value in options.items() for word in (f"--{name}", value)]
         words += [word for wish in wishes for word in ("--wish", wish)]
-        self.ask(f"mkdir -p /disk/work; {shlex.join([*words, '--', *command])}; rm -rf {work} /reply/.gate", volume)
+        self.ask(f"mkdir -p /disk/work; {shlex.join([*words, '--', *command])}; rm -rf {work} /reply/.gate", volume,
+                 limit_s=limit_s + 120)  # fmt: skip
 
     def wait_ready(self) -> None:
         self._wait_answer("ready", _BOOT_LIMIT_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from kernel_matrix.kernels import Kernel
 # The kernels on which the tracer refuses to work, which is right as long as it says why.
 _MAY_REFUSE = {(5, 10)}
 _STRESS_ROUNDS = 1000
+# Not that something took long, which an emulated processor may.
+_COMPLAINT = re.compile(r"BUG:|Oops|WARNING: CPU|general protection|Unable to handle")
 IMAGES = {
     IMAGE: Image("/disk/image", {"path": "/bin"}),
     NOBODYS_IMAGE: Image("/disk/image", {"path": "/nowhere:/bin", "user": "65534", "directory": "/srv"}),
@@ -47,6 +50,7 @@ class Row:
     stress_false: list[str] = field(default_factory=list)
     attach_ms: float = 0.0
     seconds: float = 0.0
+    complaints: list[str] = field(default_factory=list)  # of the kernel, about itself
     broken: str = ""  # the machine did not boot, or was lost
 
     def count(self, outcome: Outcome, *, is_comparison: bool | None = None) -> int:
@@ -69,8 +73,10 @@ class Row:
     def is_good(self) -> bool:
         """Nothing failed; or the tracer has refused a kernel that it may refuse."""
         if self.refusal:
-            return self.kernel.series in _MAY_REFUSE and not self.broken
-        return not (self.broken or self.count(Outcome.FAILED) or self.stress_lost or self.stress_false)
+            return self.kernel.series in _MAY_REFUSE and not (self.broken or self.complaints)
+        return not (
+            self.broken or self.complaints or self.count(Outcome.FAILED) or self.stress_lost or self.stress_false
+        )
 
 
 def try_kernel(
@@ -103,6 +109,10 @@ def try_kernel(
                 _judge_all(row, client, tests, say)
                 _try_stress(row, client)
             guest.ask("dmesg", directory / "dmesg")
+            said = (directory / "dmesg" / "said").read_text(errors="replace")
+            row.complaints = [line for line in said.splitlines() if _COMPLAINT.search(line)]
+            for line in row.complaints:
+                say(f"{kernel.name}: the kernel complains: {line}")
     except GuestFailed as error:
         row.broken = str(error)
         say(f"{kernel.name}: {error}")
@@ -140,7 +150,10 @@ def _try_tracer(row: Row, client: GuestClient) -> None:
     if report is not None:
         row.unsupported, row.attach_ms = report.unsupported, report.attach_ms
     if session.trace.state is TraceState.UNTRACED:
-        row.refusal = session.message or "the tracer said nothing"
+        # A refusal is what the tracer itself says; that it has said nothing is no reason.
+        if report is None or report.state != "failed" or not report.error:
+            row.broken = f"the tracer has not said why the session is untraced: {session.message}"
+        row.refusal = session.message
         row.details = client.tracer_log(session.id).splitlines()
 
 

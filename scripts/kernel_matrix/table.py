@@ -56,7 +56,8 @@ def cells(row: Row) -> tuple[str, ...]:
 def _tracer(row: Row) -> str:
     if row.broken:
         return f"not known: {row.broken.splitlines()[0]}"
-    return row.refusal.split("; ", maxsplit=1)[0] or "loads"
+    works = row.refusal.split("; ", maxsplit=1)[0] or "loads"
+    return f"{works}; the kernel complains" if row.complaints else works
 
 
 def _counts(row: Row, *, is_comparison: bool) -> str:
