@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -124,12 +125,20 @@ def run_matrix(
         return list(pool.map(try_one, packages))
 
 
+def _end_at_once(work: Path) -> None:
+    """Leave nothing behind; the machines end with this process."""
+    shutil.rmtree(work, ignore_errors=True)
+    os._exit(1)
+
+
 def main() -> int:
     options = parse()
     options.cache.mkdir(parents=True, exist_ok=True)
     archive = Archive(options.cache)
     with tempfile.TemporaryDirectory(prefix="bedrock-kernels-") as name:
         work = Path(name)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: _end_at_once(work))
         with archive.locked():
             archive.update()
             names = options.only or (SHORT_MATRIX if options.short else full_matrix(kernels_of(archive.names)))

@@ -120,9 +120,11 @@ def open_guest(
     packed.write_bytes(initramfs({"init": _INIT.read_bytes(), **files}, kernel_modules(package)))
     with replies.open("wb") as file:
         file.truncate(_REPLY_DISK_BYTES)
-    # On one thread: older emulators lose races with code that the kernel patches while another processor runs it.
+    # No machine outlives this process. Both its processors are emulated by one thread: with one for each, older emulators
+    # lose races with code that the kernel patches while another processor runs it.
     command = [
-        *kernel.arch.qemu, "-accel", "tcg,thread=single", "-smp", "2", "-m", str(_MEMORY_MIB),
+        "setpriv", "--pdeathsig", "KILL", *kernel.arch.qemu,
+        "-accel", "tcg,thread=single", "-smp", "2", "-m", str(_MEMORY_MIB),
         "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
         "-kernel", str(image), "-initrd", str(packed),
         "-append", f"console={kernel.arch.console} panic=-1 loglevel=4",
