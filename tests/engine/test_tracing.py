@@ -113,6 +113,7 @@ async def test_only_the_events_that_were_asked_for_are_traced(client: Client, im
         "sendfile",
         "write",
         "readlink",
+        "readlinkat",
         "newfstatat",
         "fstat",
         "stat",
