@@ -120,8 +120,8 @@ def open_guest(
     packed.write_bytes(initramfs({"init": _INIT.read_bytes(), **files}, kernel_modules(package)))
     with replies.open("wb") as file:
         file.truncate(_REPLY_DISK_BYTES)
-    # No machine outlives this process. One thread emulates both processors: with a thread for each, older emulators lose
-    # races with code that the kernel patches while the other processor runs it.
+    # No machine outlives this process. One thread emulates both processors: with a thread for each, older emulators
+    # lose races with code that the kernel patches while the other processor runs it.
     command = [
         "setpriv", "--pdeathsig", "KILL", *kernel.arch.qemu,
         "-accel", "tcg,thread=single", "-smp", "2", "-m", str(_MEMORY_MIB),

@@ -173,7 +173,7 @@ def _sentence(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((frame for frame in reversed(frames) if "tests/engine" in frame.filename), frames[-1])
     said = " ".join(str(error).split())
-    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}: {type(error).__name__}: {said[:500]}"
+    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}: {type(error).__name__}: {said[:4000]}"
 
 
 def _traced_by(client: GuestClient) -> Callable[..., Coroutine[Any, Any, list[Event]]]:

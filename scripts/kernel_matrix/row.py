@@ -162,7 +162,7 @@ def _judge_all(row: Row, client: GuestClient, tests: list[Test], say: Callable[[
         judgement = judge_test(test, client, page_bytes=row.page_bytes, unsupported=row.unsupported)
         row.judgements.append(judgement)
         if judgement.outcome is Outcome.FAILED:
-            say(f"{row.kernel.name}: {number} of {len(tests)}: FAILED {test.name}\n    {judgement.detail}")
+            say(f"{row.kernel.name}: {number} of {len(tests)}: FAILED {test.name}\n    {judgement.detail[:700]}")
         elif number % 10 == 0:
             say(f"{row.kernel.name}: {number} of {len(tests)} judged")
 
