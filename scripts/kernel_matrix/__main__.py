@@ -159,7 +159,7 @@ def main() -> int:
     if options.write_docs:
         said = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
         chosen = " --short" if options.short else "".join(f" --only {name}" for name in options.only)
-        _PAGE.write_text(as_page(rows, command=f"scripts/kernels{chosen}", emulator=said.partition(" (")[0].lower()))
+        _PAGE.write_text(as_page(rows, command=f"scripts/kernels{chosen}", emulator=f"qemu {said.split()[3]}"))
     return 0 if all(row.is_good for row in rows) else 1
 
 

@@ -84,12 +84,16 @@ def as_page(rows: Sequence[Row], *, command: str, emulator: str) -> str:
     lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in cells(row))} |" for row in rows]
     lines += ["", *(f"- *{name}*: {meaning}" for name, meaning in COLUMNS.items())]
+    judged = [row for row in rows if row.judgements]
     for outcome in (Outcome.FAILED, Outcome.LEFT_OUT):
         found: dict[str, list[str]] = {}
-        for row in rows:
+        for row in judged:
             for judgement in row.judgements:
                 if judgement.outcome is outcome:
                     found.setdefault(judgement.test, []).append(row.kernel.name)
+        # What is left out everywhere needs what no machine has, and says nothing about kernels.
+        if outcome is Outcome.LEFT_OUT:
+            found = {test: names for test, names in found.items() if len(names) < len(judged)}
         if found:
             lines += ["", f"## {outcome.capitalize()}", ""]
             lines += [f"- {test}: {', '.join(names)}" for test, names in sorted(found.items())]
