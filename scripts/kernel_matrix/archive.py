@@ -6,10 +6,14 @@ installed. They come from where the host gets its own.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -23,8 +27,12 @@ class ArchiveError(Exception):
     """A package can't be had; the text is apt's own."""
 
 
+class PackageGone(ArchiveError):
+    """The lists name a package that the mirror does not have, or not any more."""
+
+
 class Archive:
-    """All packages for amd64 and arm64, kept in a directory."""
+    """All packages for amd64 and arm64, kept in a directory that one process may use at a time; see :meth:`locked`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -32,6 +40,13 @@ class Archive:
         for name in ("lists/partial", "cache/archives/partial"):
             (self._apt / name).mkdir(parents=True, exist_ok=True)
         (self._apt / "status").touch()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process uses the directory, and keep it."""
+        with (self._directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def update(self) -> None:
         """Fetch the lists of packages, at most once a day; without a network those that are there must do."""
@@ -54,38 +69,53 @@ class Archive:
         """What packages there are, those of other architectures without a suffix."""
         return frozenset(name.partition(":")[0] for name in self._run("apt-cache", "pkgnames").split())
 
-    def unpacked(self, packages: Iterable[str], arch: str, *, suite: str = "") -> Path:
-        """Return a directory with the content of all these packages, fetched where it is not there yet."""
+    def with_dependencies(self, packages: Iterable[str], arch: str, suite: str) -> list[str]:
+        """These packages and all that they depend on."""
+        said = self._run(
+            "apt-get", "install", "--simulate", "--no-install-recommends", f"--target-release={suite}", *packages,
+            arch=arch,
+        )  # fmt: skip
+        return re.findall(r"^Inst ([^ :]+)", said, re.MULTILINE)
+
+    def unpacked(self, name: str, packages: Iterable[str], arch: str, *, suite: str = "") -> Path:
+        """Return a directory, in whose name is ``name``, with the content of all these packages.
+
+        They are fetched where it is not there yet.
+        Those that the archive does not have are left out. /bin, /lib and the like are links into /usr there.
+        """
         wanted = [name for name in packages if name in self.names]
         if not wanted:
             raise ArchiveError(f"the archive has none of {', '.join(packages)}")
-        target = self._directory / "unpacked" / f"{'+'.join(wanted)}_{arch}{suite and f'_{suite}'}"[:200]
+        digest = hashlib.sha256(" ".join([*wanted, suite]).encode()).hexdigest()[:12]
+        target = self._directory / "unpacked" / f"{name}_{arch}_{digest}"
         if not target.exists():
-            debs = self._fetch([f"{name}:{arch}{suite and f'/{suite}'}" for name in wanted])
-            making = target.with_suffix(".part")
-            making.mkdir(parents=True, exist_ok=True)
-            for deb in debs:
-                subprocess.run(["dpkg", "-x", str(deb), str(making)], check=True)
-                deb.unlink()
-            making.rename(target)
+            target.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix="fetching-") as place:
+                work = Path(place)
+                self._run(
+                    "apt-get", "download", "-qq", *(f"{one}{suite and f'/{suite}'}" for one in wanted),
+                    arch=arch, directory=work,
+                )  # fmt: skip
+                for link in ("bin", "sbin", "lib", "lib64"):
+                    (work / "root/usr" / link).mkdir(parents=True)
+                    (work / "root" / link).symlink_to(f"usr/{link}")
+                for deb in sorted(work.glob("*.deb")):
+                    content = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True)
+                    unpack = ["tar", "-x", "--keep-directory-symlink", "-C", str(work / "root")]
+                    subprocess.run(unpack, check=True, input=content.stdout)
+                (work / "root").rename(target)
         return target
 
-    def _fetch(self, packages: list[str]) -> list[Path]:
-        place = self._directory / "debs"
-        place.mkdir(exist_ok=True)
-        for left in place.glob("*.deb"):
-            left.unlink()
-        self._run("apt-get", "download", "-qq", *packages, directory=place)
-        return sorted(place.glob("*.deb"))
-
-    def _run(self, tool: str, *arguments: str, directory: Path | None = None) -> str:
+    def _run(self, tool: str, *arguments: str, arch: str = "amd64", directory: Path | None = None) -> str:
         own = {
             "Dir::Etc::SourceList": self._apt / "sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::State::Lists": self._apt / "lists",
             "Dir::State::Status": self._apt / "status",
             "Dir::Cache": self._apt / "cache",
-            "APT::Architecture": "amd64",
+            "Dir::Cache::PkgCache": f"pkgcache-{arch}.bin",
+            "Dir::Cache::SrcPkgCache": f"srcpkgcache-{arch}.bin",
+            "APT::Architecture": arch,
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
@@ -95,7 +125,8 @@ class Archive:
         options += ["-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=arm64"]
         done = subprocess.run([tool, *options, *arguments], capture_output=True, text=True, cwd=directory, check=False)
         if done.returncode != 0:
-            raise ArchiveError(f"{tool} {' '.join(arguments)}: {done.stderr.strip()}")
+            kind = PackageGone if re.search(r"\b404\b", done.stderr) else ArchiveError
+            raise kind(f"{tool} {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,18 @@ import msgspec
 import trio
 
 from bedrock.api.requests import CreateRequest, TraceRequest, new_session
-from bedrock.model import Reason, Session, Status, TraceState, Verdict, utc_now
+from bedrock.model import Reason, Session, Status, TraceState, Verdict
 from bedrock.trace.summary import summarise
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer.format import CLASSES
 from bedrock.volume import TRACE_FILE, TRACER_OUTPUT, TRACER_STATUS
 from kernel_matrix.guest import Guest
+from kernel_matrix.kernels import AMD64
 
 _RING_BYTES = 32 << 20
 _LIMIT_S = 240  # an emulated machine is slow
+# Programs, and one of the things that pitfalls can do.
+_ONLY_X86 = re.compile(r"\b(abi32|abi64|x32)\b")
 
 
 class NotHere(Exception):
@@ -34,6 +39,7 @@ class _Ended(msgspec.Struct, frozen=True):
     exit_code: int
     tracer_exit_code: int
     in_time: bool
+    ended_at: float  # seconds on the machine's wall clock
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,6 @@ class GuestClient:
 
     guest: Guest
     images: Mapping[str, Image]
-    programs: frozenset[str]  # by name, in /bin of the images
     sessions: dict[str, Session] = field(default_factory=dict)
 
     async def create(
@@ -69,9 +74,10 @@ class GuestClient:
         session = new_session(
             CreateRequest(image=image, command=words, ttl=ttl, trace=wanted, labels=dict(labels or {}))
         )
-        program = session.argv[0].removeprefix("/bin/") if session.argv else ""
-        if image not in self.images or init or not program or program in {"abi32", "abi64"} - self.programs:
-            raise NotHere(f"{image}{' with an init' if init else ''}, {program or 'no command'}")
+        if image not in self.images or init or not session.argv:
+            raise NotHere(f"an image {image}{', an init' if init else ''}{'' if session.argv else ', no command'}")
+        if self.guest.kernel.arch is not AMD64 and (of_x86 := _ONLY_X86.search(session.command)):
+            raise NotHere(f"{of_x86[1]} is for x86")
         place = self.images[image]
         options = {"image": place.directory, "tracer": "/tracer/bdtrace", **place.options}
         await trio.to_thread.run_sync(
@@ -136,7 +142,7 @@ class GuestClient:
         started = report.started_at if report else None
         return msgspec.structs.replace(
             session, status=status, reason=reason, message=message, exit_code=code, started_at=started,
-            finished_at=utc_now(), trace=verdict,
+            finished_at=datetime.fromtimestamp(ended.ended_at, UTC), trace=verdict,
         )  # fmt: skip
 
 

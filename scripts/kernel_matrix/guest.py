@@ -71,7 +71,8 @@ class Guest:
         words = ["/bin/session", "--volume", "/reply", "--work", work, "--limit", str(limit_s)]
         words += [word for name, value in options.items() for word in (f"--{name}", value)]
         words += [word for wish in wishes for word in ("--wish", wish)]
-        self.ask(f"mkdir -p /disk/work; {shlex.join([*words, '--', *command])}; rm -rf {work} /reply/.gate", volume)
+        self.ask(f"mkdir -p /disk/work; {shlex.join([*words, '--', *command])}; rm -rf {work} /reply/.gate", volume,
+                 limit_s=limit_s + 120)  # fmt: skip
 
     def wait_ready(self) -> None:
         self._wait_answer("ready", _BOOT_LIMIT_S)
@@ -119,9 +120,11 @@ def open_guest(
     packed.write_bytes(initramfs({"init": _INIT.read_bytes(), **files}, kernel_modules(package)))
     with replies.open("wb") as file:
         file.truncate(_REPLY_DISK_BYTES)
-    # On one thread: older emulators lose races with code that the kernel patches while another processor runs it.
+    # No machine outlives this process. One thread emulates both processors: with a thread for each, older emulators
+    # lose races with code that the kernel patches while the other processor runs it.
     command = [
-        *kernel.arch.qemu, "-accel", "tcg,thread=single", "-smp", "2", "-m", str(_MEMORY_MIB),
+        "setpriv", "--pdeathsig", "KILL", *kernel.arch.qemu,
+        "-accel", "tcg,thread=single", "-smp", "2", "-m", str(_MEMORY_MIB),
         "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
         "-kernel", str(image), "-initrd", str(packed),
         "-append", f"console={kernel.arch.console} panic=-1 loglevel=4",
@@ -155,5 +158,5 @@ def make_disk(root: Path, disk: Path, size_mib: int) -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     subprocess.run(
         ["mke2fs", "-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d", str(root), str(disk), f"{size_mib}M"],
-        check=True, env={**os.environ, "PATH": path},
+        check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path},
     )  # fmt: skip

@@ -87,8 +87,8 @@ def kernels_of(packages: Iterable[str]) -> list[Kernel]:
     return sorted(found)
 
 
-def choose(kernels: Iterable[Kernel], name: str) -> Kernel:
-    """Return the newest kernel with a name such as 6.1-amd64, newest-arm64 or 6.12-arm64-16k."""
+def candidates(kernels: Iterable[Kernel], name: str) -> list[Kernel]:
+    """Return the kernels with a name such as 6.1-amd64, newest-arm64 or 6.12-arm64-16k, the newest first."""
     match = re.fullmatch(r"(?P<series>\d+\.\d+|newest)-(?P<arch>amd64|arm64)(?P<pages>-16k)?", name)
     if match is None:
         raise NoSuchKernel(f"{name!r} is not a kernel's name, such as 6.1-amd64, newest-arm64 or 6.12-arm64-16k")
@@ -101,7 +101,7 @@ def choose(kernels: Iterable[Kernel], name: str) -> Kernel:
     ]
     if not fitting:
         raise NoSuchKernel(f"the archive has no kernel {name}")
-    return max(fitting)
+    return sorted(fitting, reverse=True)
 
 
 def full_matrix(kernels: Iterable[Kernel]) -> list[str]:

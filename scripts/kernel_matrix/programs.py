@@ -6,6 +6,8 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import engine_facts
@@ -16,6 +18,9 @@ from kernel_matrix.archive import Archive
 from kernel_matrix.kernels import Arch
 
 _HERE = Path(__file__).parent
+_WITH_STRACE = ("strace", "coreutils", "dash", "bash", "tar", "gzip", "sed", "grep", "diffutils", "findutils",
+                "sqlite3", "busybox-static")  # fmt: skip
+_ORACLE_PROGRAMS = ("witness", "corners")
 _LIBRARIES = ("libbpf-dev", "libelf-dev", "zlib1g-dev", "libzstd-dev")
 
 
@@ -34,7 +39,7 @@ def build_tracer(arch: Arch, archive: Archive, directory: Path) -> Path:
         (work / name).write_bytes(content)
     environment = dict(os.environ, MACHINE=arch.machine)
     if not arch.is_native:
-        root = archive.unpacked(_LIBRARIES, arch.name, suite=platform.freedesktop_os_release()["VERSION_CODENAME"])
+        root = archive.unpacked("libraries", _LIBRARIES, arch.name, suite=_host_suite())
         environment["CC"] = f"{arch.compiler} -isystem {root}/usr/include -L{root}/usr/lib/{arch.machine}-linux-gnu"
         # clang is not told of the other architecture's own headers by the script.
         environment["C_INCLUDE_PATH"] = f"/usr/{arch.machine}-linux-gnu/include"
@@ -67,7 +72,7 @@ def busybox(arch: Arch, archive: Archive) -> Path:
     """Return a static busybox."""
     if arch.is_native:
         return BUSYBOX
-    root = archive.unpacked(("busybox-static",), arch.name, suite=platform.freedesktop_os_release()["VERSION_CODENAME"])
+    root = archive.unpacked("busybox", ("busybox-static",), arch.name, suite=_host_suite())
     return next(path for path in (root / "bin/busybox", root / "usr/bin/busybox") if path.exists())
 
 
@@ -80,14 +85,50 @@ def lay_image(arch: Arch, archive: Archive, root: Path) -> None:
     shutil.copyfile(busybox(arch, archive), root / "bin/busybox")
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
-    for name, content in engine_facts.compiled_programs(root / "tmp", compiler=arch.compiler).items():
-        (root / "bin" / name).write_bytes(content)
-        (root / "tmp" / name).unlink(missing_ok=True)
+    _put_programs(arch, root / "bin")
     for name, content in engine_facts.IMAGE_FILES.items():
         (root / name).write_bytes(content)
-    for path in [*(root / "bin").iterdir(), *(root / "srv").iterdir()]:
-        if not path.is_symlink():
-            path.chmod(0o755)
+    for path in (root / "bin/busybox", *(root / "srv").iterdir()):
+        path.chmod(0o755)
+
+
+def has_oracle() -> bool:
+    """Whether the tests compare traces with strace's account of the same session."""
+    try:
+        return find_spec("oracle.image") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def lay_debian(arch: Arch, archive: Archive, root: Path) -> None:
+    """Lay out an image like that in which the tests compare traces with strace's account, with fewer packages."""
+    from oracle.image import _add_files
+
+    suite = _host_suite()
+    packages = archive.with_dependencies(_WITH_STRACE, arch.name, suite)
+    shutil.copytree(archive.unpacked("debian", packages, arch.name, suite=suite), root, symlinks=True)
+    if not (root / "bin/sh").exists():
+        (root / "bin/sh").symlink_to("dash")
+    (root / "etc/passwd").write_bytes(PASSWD)
+    for name, mode in (("tmp", 0o1777), ("srv", 0o755), ("usr/local/bin", 0o755)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).chmod(mode)
+    _put_programs(arch, root / "usr/local/bin", *_ORACLE_PROGRAMS)
+    _add_files(root / "srv")
+
+
+def _put_programs(arch: Arch, directory: Path, *more: str) -> None:
+    """Compile the programs of the tests, and ``more``, which belong to some tests only."""
+    with tempfile.TemporaryDirectory(prefix="bedrock-programs-") as name:
+        made = engine_facts.compiled_programs(Path(name), arch.compiler)
+        made |= {one: engine_facts.compiled(one, Path(name), "-pthread", compiler=arch.compiler) for one in more}
+    for program, content in made.items():
+        (directory / program).write_bytes(content)
+        (directory / program).chmod(0o755)
+
+
+def _host_suite() -> str:
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> None:

@@ -9,7 +9,6 @@
  *	--image DIRECTORY	the lower layer
  *	--tracer PROGRAM	the tracer, whose gate lies beside it; without this the target runs untraced
  *	--wish ARGUMENT		one more argument for the tracer; may be given often
- *	--bind DIRECTORY	is at /witness in the container
  *	--user NUMBER, --directory PATH, --path PATH	what an image may say of its commands
  *	--limit SECONDS		after which the target is killed
  *
@@ -38,7 +37,7 @@
 #define MAX_PATH 1024
 
 static struct {
-	const char *volume, *work, *image, *tracer, *bind, *user, *directory, *path, *limit;
+	const char *volume, *work, *image, *tracer, *user, *directory, *path, *limit;
 	const char *wishes[MAX_ARGUMENTS];
 	int wish_count;
 } options = { .directory = "/", .path = "/usr/local/bin:/usr/bin:/bin", .limit = "120" };
@@ -110,7 +109,7 @@ static void make_devices(void)
 /* Make what a container runtime makes, as far as a target or a tracer can see it, and leave the machine for it. */
 static void enter_container(void)
 {
-	static const char *const places[] = { "proc", "sys", "dev", "etc", ".bedrock", "witness" };
+	static const char *const places[] = { "proc", "sys", "dev", "etc", ".bedrock" };
 	char layers[3 * MAX_PATH + 64];
 
 	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
@@ -130,8 +129,6 @@ static void enter_container(void)
 	must(mount(in(options.volume, "hostname"), "etc/hostname", NULL, MS_BIND, NULL), "/etc/hostname");
 	if (options.tracer)
 		must(mount(in(options.volume, ".gate"), ".bedrock", NULL, MS_BIND, NULL), "/.bedrock");
-	if (options.bind)
-		must(mount(options.bind, "witness", NULL, MS_BIND, NULL), "/witness");
 	must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	must(umount2(".", MNT_DETACH), "the machine's root");
 }
@@ -267,14 +264,15 @@ static void make_directories(void)
 		die("hostname");
 }
 
-static void write_report(bool in_time)
+static void write_report(bool in_time, struct timespec ended)
 {
 	FILE *report = fopen(in(options.volume, "ended.json"), "w");
 
 	if (!report)
 		die("ended.json");
-	fprintf(report, "{\"exit_code\":%d,\"tracer_exit_code\":%d,\"in_time\":%s}\n", children[TARGET].code,
-		children[TRACER].code, in_time ? "true" : "false");
+	fprintf(report, "{\"exit_code\":%d,\"tracer_exit_code\":%d,\"in_time\":%s,\"ended_at\":%lld.%09ld}\n",
+		children[TARGET].code, children[TRACER].code, in_time ? "true" : "false", (long long)ended.tv_sec,
+		ended.tv_nsec);
 	fclose(report);
 }
 
@@ -285,8 +283,8 @@ static char **parse_options(int argc, char **argv)
 		const char **value;
 	} known[] = {
 		{ "--volume", &options.volume }, { "--work", &options.work }, { "--image", &options.image },
-		{ "--tracer", &options.tracer }, { "--bind", &options.bind }, { "--user", &options.user },
-		{ "--directory", &options.directory }, { "--path", &options.path }, { "--limit", &options.limit },
+		{ "--tracer", &options.tracer }, { "--user", &options.user }, { "--directory", &options.directory },
+		{ "--path", &options.path }, { "--limit", &options.limit },
 	};
 	int i;
 
@@ -309,6 +307,7 @@ static char **parse_options(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	char **command = parse_options(argc, argv), **held;
+	struct timespec ended;
 	sigset_t ending;
 	bool in_time;
 
@@ -335,12 +334,13 @@ int main(int argc, char **argv)
 		kill(children[TARGET].pid, SIGKILL);
 		wait_for(&children[TARGET], 10);
 	}
+	clock_gettime(CLOCK_REALTIME, &ended);
 	if (options.tracer && children[TRACER].code < 0) {
 		kill(children[TRACER].pid, SIGTERM);
 		in_time &= wait_for(&children[TRACER], 60);
 	}
 	wait_for(&children[STDOUT], 10);
 	wait_for(&children[STDERR], 10);
-	write_report(in_time);
+	write_report(in_time, ended);
 	return 0;
 }

@@ -181,7 +181,7 @@ async def test_the_trace_of_known_io_equals_what_the_program_did(
 
 
 async def test_a_ring_that_is_too_small_reads_as_lossy_and_the_counts_add_up(fleet: Fleet, image: str) -> None:
-    fleet._environment["BEDROCK_DOCKERD_TRACER_RING"] = "4KiB"
+    fleet.environment["BEDROCK_DOCKERD_TRACER_RING"] = "4KiB"
     fleet.api().start()
     fleet.dockerd("tiny").start()
     fleet.filemd().start()

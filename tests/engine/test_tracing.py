@@ -113,6 +113,7 @@ async def test_only_the_events_that_were_asked_for_are_traced(client: Client, im
         "sendfile",
         "write",
         "readlink",
+        "readlinkat",
         "newfstatat",
         "fstat",
         "stat",
@@ -159,7 +160,7 @@ async def test_captured_and_lost_together_are_the_calls_that_were_made(fleet: Fl
     fleet.api().start()
     fleet.filemd().start()
     for ring in ("32MiB", "4KiB"):
-        fleet._environment["BEDROCK_DOCKERD_TRACER_RING"] = ring
+        fleet.environment["BEDROCK_DOCKERD_TRACER_RING"] = ring
         dockerd = fleet.dockerd("ring").start()
         async with open_client(fleet.url) as client:
             session = await run(client, image, command, trace)
@@ -241,7 +242,7 @@ def foreign_image() -> Iterator[str]:
 async def test_a_tracer_of_another_make_is_run_and_all_its_output_comes_home(
     fleet: Fleet, image: str, foreign_image: str
 ) -> None:
-    fleet._environment["BEDROCK_DOCKERD_BEDROCK_TRACER_IMAGE"] = foreign_image
+    fleet.environment["BEDROCK_DOCKERD_BEDROCK_TRACER_IMAGE"] = foreign_image
     fleet.api().start()
     fleet.dockerd("other").start()
     fleet.filemd().start()

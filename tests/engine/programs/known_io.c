@@ -86,7 +86,7 @@ static void one(int fd, const char *name)
 		note("%s pwritev %ld %ld\n", name, offset, both);
 		break;
 	case 8:
-		offset &= ~4095L;
+		offset &= -sysconf(_SC_PAGESIZE);
 		map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, offset);
 		must(map == MAP_FAILED, 0);
 		munmap(map, size);
