@@ -26,12 +26,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "served.h"
 
 #define MAX_ARGUMENTS 256
 #define MAX_PATH 1024
@@ -163,12 +167,21 @@ struct child {
 enum { TARGET, TRACER, STDOUT, STDERR, CHILDREN };
 static struct child children[CHILDREN] = { { .code = -1 }, { .code = -1 }, { .code = -1 }, { .code = -1 } };
 
+/* Have the tracer of the machine trace this session. Where there is none, and can't be, one of its own says why. */
+static bool is_served;
+
 static void start_tracer(void)
 {
+	const char *request[MAX_ARGUMENTS + 8] = { "trace", options.volume, "-o", options.volume };
 	const char *arguments[MAX_ARGUMENTS + 8] = { options.tracer, "--container", "target", "-o", options.volume };
 	sigset_t none;
 	int log;
 
+	memcpy(request + 4, options.wishes, sizeof(*request) * options.wish_count);
+	if (start_server(options.tracer) && !ask(request)) {
+		is_served = true;
+		return;
+	}
 	memcpy(arguments + 5, options.wishes, sizeof(*arguments) * options.wish_count);
 	children[TRACER].pid = must(fork(), "fork");
 	if (children[TRACER].pid)
@@ -335,7 +348,11 @@ int main(int argc, char **argv)
 		wait_for(&children[TARGET], 10);
 	}
 	clock_gettime(CLOCK_REALTIME, &ended);
-	if (options.tracer && children[TRACER].code < 0) {
+	if (is_served) {
+		const char *request[] = { "end", options.volume, NULL };
+
+		children[TRACER].code = ask(request);
+	} else if (options.tracer && children[TRACER].code < 0) {
 		kill(children[TRACER].pid, SIGTERM);
 		in_time &= wait_for(&children[TRACER], 60);
 	}
