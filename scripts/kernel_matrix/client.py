@@ -18,7 +18,7 @@ from bedrock.api.requests import CreateRequest, TraceRequest, new_session
 from bedrock.model import Reason, Session, Status, TraceState, Verdict
 from bedrock.trace.summary import summarise
 from bedrock.trace.verdict import TracerReport, judge, read_report
-from bedrock.tracer.format import CLASSES
+from bedrock.tracer.operations import CLASSES
 from bedrock.volume import TRACE_FILE, TRACER_OUTPUT, TRACER_STATUS
 from kernel_matrix.guest import Guest
 from kernel_matrix.kernels import AMD64

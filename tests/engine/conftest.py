@@ -16,6 +16,7 @@ from engine_facts import (
     compiled_programs,
     leftovers_of,
     programs_of_other_languages,
+    remove_tracers_of,
 )
 from make_image import make_image, remove_image
 from oracle.image import oracle_image
@@ -87,7 +88,7 @@ def running_fleet(tmp_path_factory: pytest.TempPathFactory, image: str) -> Itera
         fleet.dockerd("alpha").start()
         fleet.filemd().start()
         yield fleet
-    assert leftovers_of("alpha") == []
+    assert leftovers_of("alpha", fleet.data_dir) == []
 
 
 @pytest.fixture
@@ -95,6 +96,7 @@ def fleet(tmp_path: Path, image: str) -> Iterator[Fleet]:
     """A fleet of which nothing runs yet."""
     with Fleet(tmp_path) as made:
         yield made
+    remove_tracers_of(made.data_dir)
 
 
 @pytest.fixture

@@ -65,14 +65,26 @@ def containers_of(node: str) -> list[str]:
     return sorted(set(_containers(f"bedrock.node={node}")) - set(host_tracers_of(node)))
 
 
-def host_tracers_of(node: str) -> list[str]:
-    """The names of the tracers that serve a node's sessions, running or not."""
-    return _containers(f"bedrock.node={node}", "bedrock.role=host-tracer")
+def host_tracers_of(node: str, data_dir: Path | None = None) -> list[str]:
+    """The names of the tracers that serve a node's sessions, running or not; of one data directory, or of any."""
+    place = [] if data_dir is None else [f"bedrock.volumes={data_dir / 'volumes'}"]
+    return _containers(f"bedrock.node={node}", "bedrock.role=host-tracer", *place)
 
 
-def leftovers_of(node: str) -> list[str]:
+def leftovers_of(node: str, data_dir: Path) -> list[str]:
     """What a node that was stopped has left in the engine."""
-    return containers_of(node) + host_tracers_of(node)
+    return containers_of(node) + host_tracers_of(node, data_dir)
+
+
+def remove_tracers_of(data_dir: Path) -> None:
+    """Remove the tracers of nodes that were killed and have no successor."""
+    api = docker.from_env()
+    try:
+        label = f"bedrock.volumes={data_dir / 'volumes'}"
+        for container in api.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+            container.remove(force=True)
+    finally:
+        api.close()
 
 
 def _containers(*labels: str) -> list[str]:

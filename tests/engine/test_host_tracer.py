@@ -86,7 +86,7 @@ async def test_when_the_tracer_is_killed_its_sessions_say_so_and_the_next_one_is
         assert session.trace is not None
         assert session.trace.state is TraceState.COMPLETE
     assert dockerd.stop() == 0
-    assert leftovers_of(NODE) == []
+    assert leftovers_of(NODE, host.data_dir) == []
 
 
 async def test_a_tracer_that_is_stopped_costs_its_sessions_their_traces_and_is_replaced(
@@ -108,7 +108,7 @@ async def test_a_tracer_that_is_stopped_costs_its_sessions_their_traces_and_is_r
         assert session.trace is not None
         assert session.trace.state is TraceState.COMPLETE, session
     assert dockerd.stop() == 0
-    assert leftovers_of(NODE) == []
+    assert leftovers_of(NODE, host.data_dir) == []
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ async def test_a_new_version_starts_beside_the_old_one_which_serves_its_sessions
             while old in await trio.to_thread.run_sync(partial(host_tracers_of, NODE)):
                 await trio.sleep(0.1)
     assert dockerd.stop() == 0
-    assert leftovers_of(NODE) == []
+    assert leftovers_of(NODE, host.data_dir) == []
 
 
 async def test_a_dockerd_that_is_killed_finds_its_tracer_and_sessions_again(host: Fleet, image: str) -> None:
@@ -185,4 +185,4 @@ async def test_a_dockerd_that_is_killed_finds_its_tracer_and_sessions_again(host
             assert await content(client, session, "tracer.log") == b""
         assert host_tracers_of(NODE) == before
     assert dockerd.stop() == 0
-    assert leftovers_of(NODE) == []
+    assert leftovers_of(NODE, host.data_dir) == []
