@@ -4,8 +4,8 @@
  */
 #pragma once
 
-#define SERVER "/run/tracer.sock"
-#define SERVER_LOG "/run/tracer.log"
+#define SERVER "/tmp/tracer.sock"
+#define SERVER_LOG "/tmp/tracer.log"
 
 /* Send a request of words, with a NULL behind, and wait for the answer. 0: yes; 1: no; -1: nobody answers. */
 static int ask(const char **words)

@@ -26,7 +26,10 @@ async def test_requests_to_an_io_uring_are_told_like_calls(traced: Traced) -> No
         ("uring_open", "/srv/nothing", None, "ENOENT"),
         ("uring_close", "/tmp/by-ring", None, None),
     ]
-    changes = [(e.op, e.path, e.second or e.offset, e.requested) for e in all_requests[8:]]
+    changes = [(e.op, e.path, e.second or e.offset, e.requested) for e in all_requests[8:] if e.op != "uring_truncate"]
+    truncated = [(e.op, e.path, e.requested) for e in all_requests if e.op == "uring_truncate" and e.error is None]
+    # Before 6.9 the kernel has no such request, and the program does without.
+    assert truncated in ([("uring_truncate", "/tmp/by-ring", 777)], [])
     assert changes == [
         ("uring_mkdir", "/tmp/dir", None, None),
         ("uring_link", "/tmp/by-ring", "/tmp/dir/linked", None),
@@ -34,7 +37,6 @@ async def test_requests_to_an_io_uring_are_told_like_calls(traced: Traced) -> No
         ("uring_rename", "/tmp/symbolic", "/tmp/dir/renamed", None),
         ("uring_unlink", "/tmp/dir/renamed", None, None),
         ("uring_fallocate", "/tmp/by-ring", 6000, 5000),
-        ("uring_truncate", "/tmp/by-ring", None, 777),
         # Into a place of the ring's own table: there is no descriptor.
         ("uring_open", "/srv/big.bin", None, None),
         ("uring_read", "/srv/big.bin", 11, 44),
