@@ -122,6 +122,7 @@ struct io_kiocb {
 struct io_rw {
 	struct kiocb kiocb;
 	unsigned int len;
+	int flags;
 } CORE;
 struct filename {
 	const char *name;
