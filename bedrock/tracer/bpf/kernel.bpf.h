@@ -240,6 +240,7 @@ struct mm_struct {
 struct linux_binprm {
 	struct file *file;
 	const char *filename;
+	const char *fdpath;
 } CORE;
 struct thread_info {
 	unsigned long flags;
