@@ -19,7 +19,7 @@ VERSE = b"Only sessions of tests read this line.\n"
 IMAGE_FILES = {"srv/verse.txt": VERSE, "srv/not-a-program": b"\x00\x01", "srv/big.bin": bytes(256 * 4096)}
 PROGRAMS = (
     *("known_io", "names", "pitfalls", "uring", "attributes", "stress", "threads"),
-    *("appends", "forger", "memory", "places"),
+    *("appends", "forger", "memory", "places", "lives", "doors"),
 )
 _BARE = ("-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie")
 

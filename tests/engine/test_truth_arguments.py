@@ -54,11 +54,11 @@ async def test_no_unlink_is_told_under_a_path_that_another_thread_put_there_unle
     assert session.trace is not None
     assert session.trace.lost == ({"string_changed": marked} if marked else {})
     assert session.trace.state is (TraceState.LOSSY if marked else TraceState.COMPLETE)
-    # Whatever the kernel did with a path that was changed, it was one of these two, or the one half written over the other.
-    assert {event.raw for event in unlinks} <= {"/tmp/secret", "/tmp/public", *_MIXED}
+    # The buffer had one of these texts at any time, or the beginning of one and the end of the other.
+    assert {event.raw for event in unlinks} <= _GIVEN
 
 
-_MIXED = {f"/tmp/{'public'[:n]}{'secret'[n:]}" for n in range(7)} | {f"/tmp/{'secret'[:n]}{'public'[n:]}" for n in range(7)}
+_GIVEN = {f"/tmp/{'public'[:size]}{'secret'[size:]}" for size in range(7)}
 
 
 @pytest.mark.parametrize("how", ["calls", "ring"])
