@@ -62,11 +62,15 @@ async def test_a_directory_whose_name_is_not_in_memory_when_it_is_entered_counts
         ("chdir", "one", "/tmp/one", True),
         ("chdir", "two", "/tmp/one/two", True),
         ("chdir", "..", "/tmp/one", True),
-        ("chroot", "jail", "/tmp/one/jail", True),
+        ("chdir", "two/three", "/tmp/one/two/three", False),
+        ("chdir", "/tmp/one", "/tmp/one", True),
+        ("chroot", "/tmp/one/jail", "/tmp/one/jail", True),
         ("chroot", "jail/cell", "/tmp/one/jail/cell", True),
         ("chdir", "/", "/tmp/one/jail/cell", False),
         ("chdir", "/tmp", "/tmp/one/jail/cell/tmp", True),
         ("chdir", "..", "/tmp/one/jail/cell", True),
+        ("chdir", "tmp", "/tmp/one/jail/cell/tmp", True),
+        ("chdir", "/", "/tmp/one/jail/cell", True),
     ]
     failed = [(event.raw, event.path, event.argument_late) for event in events if event.error == "ENOENT"]
     assert failed == [("nothing", "/tmp/one/nothing", True)]

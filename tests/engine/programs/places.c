@@ -58,16 +58,20 @@ static void change_directories(void)
 	must(chdir(cold("one")), "chdir");
 	must(chdir(cooled("two")), "chdir");
 	must(chdir(cooled("..")), "chdir");
+	must(chdir("two/three"), "chdir");
+	must(chdir(cold("/tmp/one")), "chdir");
 	if (open(cold("nothing"), O_RDONLY) >= 0)
 		exit(4);
 	must(mkdir("/tmp/one/jail", 0700), "mkdir");
 	must(mkdir("/tmp/one/jail/cell", 0700), "mkdir");
 	must(mkdir("/tmp/one/jail/cell/tmp", 0700), "mkdir");
-	must(chroot(cold("jail")), "chroot");
+	must(chroot(cold("/tmp/one/jail")), "chroot");
 	must(chroot(cooled("jail/cell")), "chroot");
 	must(chdir("/"), "chdir");
 	must(chdir(cold("/tmp")), "chdir");
 	must(chdir(cooled("..")), "chdir");
+	must(chdir(cooled("tmp")), "chdir");
+	must(chdir(cold("/")), "chdir");
 }
 
 static void use_links(void)
