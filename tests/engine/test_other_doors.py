@@ -111,7 +111,9 @@ async def test_calls_that_make_no_sense_are_told_as_they_are(client: Client, ima
 
 
 async def test_calls_that_a_seccomp_filter_refuses_are_told_too(traced: Traced) -> None:
-    events = [event for event in await traced("/bin/pitfalls", "denied", "/srv/verse.txt") if event.denied]
+    events = await traced("/bin/pitfalls", "denied", "/srv/verse.txt")
+    # The container's own filter may answer clone3, for which the C library then calls clone.
+    events = [event for event in events if event.denied and event.op != "fork"]
     assert [(event.op, event.path, event.result, event.error) for event in events] == [
         ("unlink", "/srv/verse.txt", None, "EACCES"),
         ("unlink", "/srv/verse.txt", None, "EACCES"),
