@@ -23,8 +23,18 @@ APPLETS = (
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
 
 
-def make_image(name: str, extra: Mapping[str, bytes], changes: list[str], *, with_busybox: bool = True) -> None:
-    """Import an image ``name`` with busybox and ``extra``: path in the image to content, all executable."""
+def make_image(
+    name: str,
+    extra: Mapping[str, bytes],
+    changes: list[str],
+    *,
+    with_busybox: bool = True,
+    links: Mapping[str, str] | None = None,
+) -> None:
+    """Import an image ``name`` with busybox and ``extra``: path in the image to content, all executable.
+
+    ``links`` has further names (hard links) of files in ``extra``: path to path.
+    """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
 
@@ -46,6 +56,10 @@ def make_image(name: str, extra: Mapping[str, bytes], changes: list[str], *, wit
                 tar.addfile(info)
         for path, content in extra.items():
             add(path, content, 0o755)
+        for path, target in (links or {}).items():
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info)
     repository, _, tag = name.rpartition(":")
     client = docker.from_env()
     try:

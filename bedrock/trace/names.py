@@ -140,7 +140,7 @@ class Names:
         raw, second_raw, second_base = self._name_arguments(calls, strings)
         has_file = (calls["flags"] & CallFlag.HAS_FILE) != 0
         # Calls that gave no file are about what their argument names; without the argument, about nobody knows what.
-        path = self._resolve(path, raw, ~has_file)
+        path = self._resolve(path, self._looked_up(calls, raw, path), ~has_file)
         path[~has_file & (raw == NONE)] = NONE
         is_path = _SECOND_IS_PATH[calls["op"]]
         second_base[second_raw == NONE] = NONE
@@ -265,6 +265,18 @@ class Names:
             is_used = contains(*keys, strings.tid, strings.time_ns)
         self._waiting = strings.where(np.flatnonzero(~is_used)[-_MAX_WAITING:])
         return raw, second, second_base
+
+    def _looked_up(self, calls: Calls, raw: NDArray[np.int64], path: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``raw``, with paths that can't lead above their directory made absolute: that directory is their root."""
+        rows = np.flatnonzero(((calls["flags"] & CallFlag.IN_ROOT) != 0) & (raw != NONE))
+        if not len(rows):
+            return raw
+        looked_up = raw.copy()
+        looked_up[rows] = [
+            NONE if base == NONE else self._intern(b"/" + self._raw_texts[text])
+            for base, text in zip(path[rows].tolist(), raw[rows].tolist(), strict=True)
+        ]
+        return looked_up
 
     def _resolve(self, path: NDArray[np.int64], raw: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """``path``, and in the rows that are chosen what the raw argument names when it counts from that path."""

@@ -42,12 +42,15 @@ def path_of(text: bytes, inode: int, mode: int, flags: TextFlag) -> bytes:
 def resolve(base: bytes | None, raw: bytes) -> bytes | None:
     """The path that a raw argument names, counted from the directory ``base``; None when that is not known.
 
-    An absolute argument counts from ``base`` too where there is one: that of a process that has changed its root. Dots
-    are taken out as text: a symbolic link on the way is not followed, since the kernel's look-up was not recorded.
+    An absolute argument counts from ``base`` too where there is one: that of a process that has changed its root. It
+    does not lead above that. Dots are taken out as text: a symbolic link on the way is not followed, since the kernel's
+    look-up was not recorded.
     """
     if not raw:
         return base
     if not raw.startswith(b"/") and base is None:
         return None
+    if raw.startswith(b"/"):
+        raw = posixpath.normpath(raw)
     path = posixpath.normpath(raw if base is None else base + b"/" + raw)
     return b"/" + path.lstrip(b"/")

@@ -65,6 +65,7 @@ class CallFlag(enum.IntFlag):
     PRIVATE = 4096  # of FAULT: the mapping is private, so what is written changes a copy and not the file
     ARGUMENT_CHANGED = 8192  # a path argument read differently when the call returned than when it began
     ARGUMENT_LATE = 16384  # a path argument was not in memory when the call began; it was read when the call returned
+    IN_ROOT = 32768  # of OPENAT2 with RESOLVE_IN_ROOT: no path leads above the directory from which it counts
 
 
 class TextFlag(enum.IntFlag):

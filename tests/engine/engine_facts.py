@@ -17,7 +17,10 @@ VERSE = b"Only sessions of tests read this line.\n"
 
 # What the image of the tests holds beside busybox and the programs.
 IMAGE_FILES = {"srv/verse.txt": VERSE, "srv/not-a-program": b"\x00\x01", "srv/big.bin": bytes(256 * 4096)}
-PROGRAMS = ("known_io", "names", "pitfalls", "uring", "attributes", "stress", "threads")
+PROGRAMS = (
+    *("known_io", "names", "pitfalls", "uring", "attributes", "stress", "threads"),
+    *("appends", "forger", "memory", "places", "lives", "doors"),
+)
 _BARE = ("-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie")
 
 

@@ -373,6 +373,8 @@ int __noinline emit_open(struct thread *thread, __u32 op)
 		note_base(thread, &thread->from, thread->path.first, at ? (__s32)thread->argument[0] : AT_FDCWD);
 	}
 	thread->from.flags &= ~BDT_CALL_HAS_OFFSET;
+	if (thread->in_root)
+		thread->from.flags |= BDT_CALL_IN_ROOT;
 	emit_call(thread, &thread->from);
 	return 0;
 }

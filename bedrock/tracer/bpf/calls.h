@@ -48,7 +48,8 @@ struct request {
 	uint8_t opcode;
 	uint8_t has_path;
 	uint8_t has_slot; /* what it opens or closes is a place in the ring's own table, not a descriptor */
-	uint8_t reserved[7];
+	uint8_t appends; /* to the end of the file, whatever offset it names */
+	uint8_t reserved[6];
 };
 
 /* Whether a call may give a directory another path, or the number of one that is gone to a new one. */

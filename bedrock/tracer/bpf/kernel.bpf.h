@@ -122,6 +122,7 @@ struct io_kiocb {
 struct io_rw {
 	struct kiocb kiocb;
 	unsigned int len;
+	int flags;
 } CORE;
 struct filename {
 	const char *name;
@@ -239,6 +240,7 @@ struct mm_struct {
 struct linux_binprm {
 	struct file *file;
 	const char *filename;
+	const char *fdpath;
 } CORE;
 struct thread_info {
 	unsigned long flags;

@@ -4,6 +4,27 @@
 
 #include "records.bpf.h"
 
+/*
+ * The name that was given to exec. execveat puts its descriptor in front of a path that counts from it: "/dev/fd/N/path",
+ * and "/dev/fd/N" for an empty one.
+ */
+static __always_inline __u64 given_name(struct linux_binprm *binprm, __u32 fd)
+{
+	__u64 name = (__u64)BPF_CORE_READ(binprm, filename);
+	char next = 0;
+
+	if (!BPF_CORE_READ(binprm, fdpath))
+		return name;
+	/* With the NUL this is as long as with the first digit. */
+	name += sizeof("/dev/fd/");
+	for (int i = 0; i < 9 && fd >= 10; i++) {
+		fd /= 10;
+		name++;
+	}
+	bpf_probe_read_kernel(&next, sizeof(next), (void *)name);
+	return next == '/' ? name + 1 : name;
+}
+
 /* A program has been replaced: the new one's name and arguments are in kernel memory and on its fresh stack. */
 SEC("raw_tp/sched_process_exec")
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
@@ -36,7 +57,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	 */
 	if (thread->path.is_unread || thread->entry_tid != task->pid) {
 		thread->entry_tid = task->pid;
-		emit_string(thread, NULL, (__u64)BPF_CORE_READ(binprm, filename), FROM_KERNEL);
+		emit_string(thread, NULL, given_name(binprm, thread->argument[0]), FROM_KERNEL);
 	}
 	thread->path.address = 0;
 	/* A program of 32 bits returns from its own interface's execve, which has another number. */

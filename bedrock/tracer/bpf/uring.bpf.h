@@ -177,6 +177,7 @@ static __always_inline void take_sizes(struct request *request, __u64 key)
 		/* For a vector this is the number of its parts. */
 		if (request->opcode > 2)
 			request->requested = BPF_CORE_READ(rw, len);
+		request->appends = request->op == BDT_OP_URING_WRITE && BPF_CORE_READ(rw, flags) & RWF_APPEND;
 		break;
 	case BDT_OP_URING_FALLOCATE:
 		request->offset = BPF_CORE_READ((struct io_sync *)key, off);
@@ -294,6 +295,8 @@ int __noinline completed(struct thread *thread, struct request *request, __u64 k
 		/* Also of a file that was registered with the ring and has no descriptor. */
 		note_file(thread, &request->subject, (__u64)registered, IF_ANOTHER);
 	}
+	if (request->appends)
+		request->subject.flags |= BDT_CALL_APPEND;
 	if (request->op != BDT_OP_URING_READ && request->op != BDT_OP_URING_WRITE && request->op != BDT_OP_URING_FALLOCATE)
 		request->subject.flags &= ~BDT_CALL_HAS_OFFSET;
 	else if (request->op == BDT_OP_URING_WRITE && request->subject.flags & BDT_CALL_APPEND)

@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,58 +14,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define CANNOT 3
+#include "ring.h"
+
 #ifndef IORING_OP_FTRUNCATE /* newer than the headers of some systems */
 #define IORING_OP_FTRUNCATE 55
 #endif
 
 static char data[65536];
-
-static long must(long result, const char *what)
-{
-	if (result >= 0)
-		return result;
-	/* Requests return their error, calls set it. */
-	fprintf(stderr, "%s: %s\n", what, strerror(result == -1 ? errno : -result));
-	exit(2);
-}
-
-/* One request after the other through a ring, without a library. */
-struct ring {
-	int fd;
-	unsigned *sq_tail, *sq_mask, *sq_array, *cq_head, *cq_mask;
-	struct io_uring_sqe *entries;
-	struct io_uring_cqe *completions;
-};
-
-/* ``slot`` is a place in the ring's own table of files, counted from 1; 0 means descriptors. */
-static int request_slot(struct ring *ring, int opcode, int fd, const void *address, unsigned size, long offset,
-			int flags, unsigned slot)
-{
-	unsigned tail = *ring->sq_tail, index = tail & *ring->sq_mask;
-	struct io_uring_sqe *entry = &ring->entries[index];
-	int result;
-
-	memset(entry, 0, sizeof(*entry));
-	entry->opcode = opcode;
-	entry->flags = flags;
-	entry->fd = fd;
-	entry->addr = (unsigned long)address;
-	entry->len = size;
-	entry->off = offset;
-	entry->file_index = slot;
-	ring->sq_array[index] = index;
-	__atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
-	must(syscall(__NR_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0), "io_uring_enter");
-	result = ring->completions[*ring->cq_head & *ring->cq_mask].res;
-	__atomic_store_n(ring->cq_head, *ring->cq_head + 1, __ATOMIC_RELEASE);
-	return result;
-}
-
-static int request(struct ring *ring, int opcode, int fd, const void *address, unsigned size, long offset, int flags)
-{
-	return request_slot(ring, opcode, fd, address, size, offset, flags, 0);
-}
 
 /* What moves no bytes: names, sizes, and a file that never has a descriptor. */
 static void name_things(struct ring *ring, const char *name)
@@ -111,28 +65,11 @@ static void be_silent(struct ring *ring)
 int main(int count, char **argument)
 {
 	const char *name = count > 1 ? argument[1] : "/srv/big.bin";
-	struct io_uring_params parameters = {};
 	struct iovec vector[] = { { data, 300 }, { data + 1000, 40 } };
 	struct ring ring;
-	char *sq, *cq;
 	int in, out;
 
-	ring.fd = syscall(__NR_io_uring_setup, 4, &parameters);
-	if (ring.fd < 0)
-		return CANNOT;
-	sq = mmap(NULL, parameters.sq_off.array + 4 * sizeof(unsigned), PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
-		  IORING_OFF_SQ_RING);
-	cq = mmap(NULL, parameters.cq_off.cqes + 8 * sizeof(struct io_uring_cqe), PROT_READ | PROT_WRITE, MAP_SHARED,
-		  ring.fd, IORING_OFF_CQ_RING);
-	ring.entries = mmap(NULL, 4 * sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
-			    IORING_OFF_SQES);
-	ring.sq_tail = (unsigned *)(sq + parameters.sq_off.tail);
-	ring.sq_mask = (unsigned *)(sq + parameters.sq_off.ring_mask);
-	ring.sq_array = (unsigned *)(sq + parameters.sq_off.array);
-	ring.cq_head = (unsigned *)(cq + parameters.cq_off.head);
-	ring.cq_mask = (unsigned *)(cq + parameters.cq_off.ring_mask);
-	ring.completions = (struct io_uring_cqe *)(cq + parameters.cq_off.cqes);
-
+	set_up(&ring);
 	in = must(request(&ring, IORING_OP_OPENAT, AT_FDCWD, name, 0, 0, 0), "open");
 	out = must(open("/tmp/by-ring", O_CREAT | O_RDWR, 0600), "open");
 	must(request(&ring, IORING_OP_READ, in, data, 200, 70, 0), "read");

@@ -53,6 +53,7 @@ def test_every_mark_is_in_every_export_and_nowhere_else(write: Callable[..., Pat
 
 def test_every_flag_that_says_something_of_a_call_is_a_mark() -> None:
     others = {CallFlag.HAS_FILE, CallFlag.HAS_OFFSET, CallFlag.GROUP_DEAD, CallFlag.FROM_BASE, CallFlag.REQUEST_CUT}
+    others |= {CallFlag.IN_ROOT}
     assert set(MARKS) | others == set(CallFlag)
 
 

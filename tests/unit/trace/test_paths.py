@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from traces import call, end, process, start, text_record
 
 from bedrock.trace.export import Format, export
-from bedrock.trace.paths import bytes_of, text_of
+from bedrock.trace.paths import bytes_of, resolve, text_of
 from bedrock.tracer.format import RecordType, TextFlag
 from bedrock.tracer.operations import Op
 
@@ -80,3 +80,22 @@ def test_no_cell_of_a_csv_is_a_formula_and_all_can_be_undone(write: Callable[...
     for row in rows:
         for name, cell in row.items():
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝")), name
+
+
+@pytest.mark.parametrize(
+    ("base", "raw", "path"),
+    [
+        (None, b"/a/../b", b"/b"),
+        (None, b"b", None),
+        (b"/jail", b"/a", b"/jail/a"),
+        (b"/jail", b"/../../a", b"/jail/a"),
+        (b"/jail", b"//..//a", b"/jail/a"),
+        (b"/work", b"../a", b"/a"),
+        (b"/work", b"../../a", b"/a"),
+        (b"/work", b"", b"/work"),
+    ],
+)
+def test_a_path_never_leads_above_the_root_from_which_it_counts(
+    base: bytes | None, raw: bytes, path: bytes | None
+) -> None:
+    assert resolve(base, raw) == path
