@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,17 @@ import docker.errors
 import msgspec
 import requests
 
-from bedrock.settings import Settings
+from bedrock.probe_check import CheckFailed, ProbeCheck, check_probes
+from bedrock.settings import DockerdSettings, Settings
 from bedrock.tracer import LABEL_TRACER, OWN_IMAGE
+from bedrock.tracer.build import provide_image
+from bedrock.tracer.causes import FEATURES
+from bedrock.tracer.compile import BuildFailed
 from bedrock.tracer.programs import carried_programs, is_current
 
-_OLDEST_KERNEL = (5, 17)  # bpf_loop, and task storage for raw tracepoints
-_FAULTS_KERNEL = (6, 1)  # the tree of mappings
 _CAP_SYS_ADMIN, _CAP_SYS_PTRACE = 21, 19
 _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
-# What the probes attach to, and what a trace lacks where the kernel has no such tracepoint; None: there is none then.
-_TRACEPOINTS = {
-    "sys_enter": None,
-    "sys_exit": None,
-    "sched_process_exec": None,
-    "sched_process_fork": None,
-    "sched_process_exit": None,
-    "page_fault_user": "page faults",
-    "page_fault_kernel": "page faults",
-    "mm_filemap_add_to_page_cache": "which reads went to the device",
-    "io_uring_submit_req": "io_uring",
-    "io_uring_complete": "io_uring",
-}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +36,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything; never raises for what is missing. Blocks for about as long as the engine takes to answer."""
+    """Look at everything; never raises for what is missing. Blocks for some seconds, in which the probes are loaded."""
     return [
-        _kernel(),
+        _finding("kernel", True, f"{platform.release()} ({platform.machine()})", ""),
         _types(),
-        _tracepoints(),
-        _tracefs(),
         _lockdown(),
         _capabilities(),
         _data_dir(settings),
@@ -74,41 +61,10 @@ def _finding(name: str, is_fine: bool, found: str, remedy: str) -> Finding:
     return Finding(name=name, is_fine=is_fine, found=found, remedy="" if is_fine else remedy)
 
 
-def _kernel() -> Finding:
-    release = platform.release()
-    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
-    lacking = "" if numbers >= _FAULTS_KERNEL else "; page faults are traced from 6.1 on"
-    return _finding(
-        "kernel", numbers >= _OLDEST_KERNEL, f"{release} ({platform.machine()}){lacking}", "tracing needs 5.17 or later"
-    )
-
-
 def _types() -> Finding:
     is_there = _KERNEL_TYPES.exists()
     found = "there" if is_there else "not there"
     return _finding("kernel types (BTF)", is_there, found, "use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
-
-
-def _tracepoints() -> Finding:
-    """By the types of the kernel, which name every tracepoint that a program can be attached to."""
-    try:
-        types = _KERNEL_TYPES.read_bytes()
-    except OSError as error:
-        return _finding("tracepoints", False, f"unknown: {error.strerror}", "they are looked up in the kernel's types")
-    missing = [name for name in _TRACEPOINTS if b"\0btf_trace_" + name.encode() + b"\0" not in types]
-    lacking = sorted({what for name in missing if (what := _TRACEPOINTS[name])})
-    is_fine = all(_TRACEPOINTS[name] for name in missing)
-    found = f"lacks {', '.join(missing)}" if missing else "all of them"
-    if lacking:
-        found += f", so traces will not tell of {' and '.join(lacking)}"
-    return _finding("tracepoints", is_fine, found, "use a kernel built with CONFIG_FTRACE_SYSCALLS=y")
-
-
-def _tracefs() -> Finding:
-    """Our probes need none; people who look into what is wrong with tools of another make do."""
-    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " tracefs " in line]
-    found = f"at {mounted[0]}" if mounted else "not mounted; only tracers of another make need it"
-    return _finding("tracefs", True, found, "")
 
 
 def _lockdown() -> Finding:
@@ -144,7 +100,7 @@ def _data_dir(settings: Settings) -> Finding:
 def _engine(settings: Settings) -> list[Finding]:
     own = settings.dockerd
     try:
-        client = docker.DockerClient(own.docker_host, version="auto", timeout=10)
+        client = docker.DockerClient(own.docker_host, version="auto", timeout=30)
     except docker.errors.DockerException as error:
         remedy = "start the Docker Engine (on Debian: apt-get install docker.io), or set [dockerd] docker_host"
         return [_finding("Docker Engine", False, str(error)[:120], remedy)]
@@ -154,7 +110,8 @@ def _engine(settings: Settings) -> list[Finding]:
             _finding("Docker Engine", True, f"{info['ServerVersion']}, {info.get('Driver')}", ""),
             _cgroups(info),
             _privileges(info),
-            _tracer_image(client, own.bedrock_tracer_image, str(info["Architecture"])),
+            tracer := _tracer_image(client, own.bedrock_tracer_image, str(info["Architecture"])),
+            *(_probes(client, own) if tracer.is_fine else []),
         ]
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         return [_finding("Docker Engine", False, str(error)[:120], "look at the engine's own log")]
@@ -198,6 +155,48 @@ def _tracer_image(client: docker.DockerClient, name: str, machine: str) -> Findi
     if state:
         return _finding("tracer image", False, f"{needed} {state}", _building(needed, name))
     return _finding("tracer image", True, name if needed == name else f"{name}, with the gate of {needed}", "")
+
+
+def _probes(client: docker.DockerClient, own: DockerdSettings) -> list[Finding]:
+    """Whether the probes load on the Docker host, and what its kernel lets them see. Nothing but loading them tells."""
+    name = own.bedrock_tracer_image
+    try:
+        provide_image(name, own.docker_host)
+        image = client.images.get(name)
+        if LABEL_TRACER not in image.labels:
+            return [_finding("probes", True, f"not tried: {name} is a tracer of another make", "")]
+        check = check_probes(client, str(image.id))
+    except (BuildFailed, CheckFailed) as error:
+        return [_finding("probes", False, str(error), "bedrock tracer build --force")]
+    if not check.loads:
+        remedy = "sessions that ask for no trace (--trace off) run here; for traces, run another kernel"
+        return [_finding("probes", False, f"don't load: {check.error}", remedy)]
+    return [
+        _finding("probes", True, f"load, and are attached in {check.attach_ms:.0f} ms", ""),
+        _finding("calls are seen by", True, _door(check), ""),
+        _finding("kernel features", True, _features(check.unsupported), ""),
+    ]
+
+
+def _door(check: ProbeCheck) -> str:
+    """How the probes get to see system calls, and why so."""
+    if check.events:
+        return "perf events: on this kernel a task may lose the processor within a probe"
+    if check.preemptible:
+        return (
+            "raw tracepoints, though a task may lose the processor within a probe on this kernel; calls that are not "
+            "seen then are counted (probe_missed, probe_skipped)"
+        )
+    return "raw tracepoints"
+
+
+def _features(unsupported: Sequence[str]) -> str:
+    names = {(feature.name or "").lower(): what for feature, what in FEATURES.items()}
+    lacking = [f"{name} ({names.get(name, 'unknown to this Bedrock')})" for name in unsupported]
+    given = [name for name in names if name not in unsupported]
+    if not lacking:
+        return f"all of them: {', '.join(given)}"
+    return f"{', '.join(given) or 'none'}; traces lack {'; '.join(lacking)}"
 
 
 def _building(needed: str, configured: str) -> str:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import trio
+from bench_host import measure_host
 from debian_image import debian_image
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from processes import Fleet  # noqa: E402 - the tests' own way to start everything
 
 from bedrock.client import Client, open_client  # noqa: E402
+from bedrock.model import Status  # noqa: E402
 from bedrock.trace.verdict import TracerReport, read_report  # noqa: E402
 
 T = TypeVar("T")
@@ -31,6 +33,7 @@ ROUNDS = 5
 PACKAGES = ["fio", "libc6-dev", "strace", "tcc"]
 SOURCES = 300
 RATE, RATE_S = 500_000, 10
+IDLE_BESIDE = 7  # sessions that are alive beside the one that makes calls at that rate
 MANY_BLOCKS = 5_000_000
 
 _DD = "dd if=/dev/zero of=/dev/null bs=1k count={} status=none"
@@ -44,11 +47,15 @@ _COMPILE = "mkdir -p /tmp/o; for i in $(seq {}); do tcc -c /srv/src/f$i.c -o /tm
 
 @dataclass(frozen=True)
 class Load:
-    """A command, and a smaller one of its kind for strace, with which the whole would take minutes."""
+    """A command, and a smaller one of its kind for strace, with which the whole would take minutes.
+
+    ``bar_us`` is what a traced call may cost.
+    """
 
     name: str
     command: list[str]
     small: list[str]
+    bar_us: float
 
 
 LOADS = [
@@ -56,9 +63,15 @@ LOADS = [
         "dd, blocks of 1 KiB",
         _DD.format(400_000).split(),
         _DD.format(20_000).split(),
+        0.6,
     ),
-    Load("fio, 4 KiB at random", _FIO.format(24).split(), _FIO.format(1).split()),
-    Load(f"compiling {SOURCES} small files", ["sh", "-c", _COMPILE.format(SOURCES)], ["sh", "-c", _COMPILE.format(30)]),
+    Load("fio, 4 KiB at random", _FIO.format(24).split(), _FIO.format(1).split(), 0.8),
+    Load(
+        f"compiling {SOURCES} small files",
+        ["sh", "-c", _COMPILE.format(SOURCES)],
+        ["sh", "-c", _COMPILE.format(30)],
+        1.0,
+    ),
 ]
 
 
@@ -70,7 +83,7 @@ class Runs:
     events: int = 0
     size_bytes: int = 0
     lost: int = 0
-    attach_ms: list[float] = field(default_factory=list)
+    attach_ms: list[float] = field(default_factory=list)  # of tracers that attach for each run anew: ours does not
 
     @property
     def median(self) -> float:
@@ -117,10 +130,28 @@ class Bench:
             raise SystemExit(f"{command} under our tracer: {made.message}")
         return report, float((self._directory / "stdout.log").read_text())
 
+    @contextlib.asynccontextmanager
+    async def idle_sessions(self, count: int) -> AsyncIterator[None]:
+        """Have sessions alive and traced that do nothing."""
+        made = [
+            (await self._client.create(self._image, ["sleep", "600"], ttl="10m", trace="events")).id
+            for _ in range(count)
+        ]
+        for session_id in made:
+            async for state in self._client.watch(session_id):
+                if state.status is Status.RUNNING:
+                    break
+        yield
+        for session_id in made:
+            await self._client.stop(session_id)
+        for session_id in made:
+            async for _ in self._client.watch(session_id, until_stored=True):
+                pass
+            await self._client.delete(session_id)
+
     async def ours(self, command: list[str], mode: str, runs: Runs) -> None:
         report, seconds = await self.session(["bench_run", *command], mode)
         runs.seconds.append(seconds)
-        runs.attach_ms.append(report.attach_ms)
         runs.lost += sum(report.lost.values())
         runs.events = report.written
         runs.size_bytes = (self._directory / "trace.bdt").stat().st_size
@@ -218,7 +249,7 @@ async def measure(bench: Bench, load: Load) -> None:
         await bench.ours(load.command, "summary", summary)
         bench.bpftrace(load.command, script)
     calls = events.events
-    print(f"{load.name}: {calls:,} events, {ROUNDS} rounds, medians", flush=True)
+    print(f"{load.name}: {calls:,} events, {ROUNDS} rounds, medians; bar {load.bar_us} us a traced call", flush=True)
     print("                        seconds   slowdown   cost a call    on disk     lost, all rounds   attach")
     show("untraced", plain, plain, calls)
     show("Bedrock, events", events, plain, calls)
@@ -233,9 +264,14 @@ async def measure(bench: Bench, load: Load) -> None:
 
 
 async def endure(bench: Bench) -> None:
-    report, seconds = await bench.session(["bench_calls", str(RATE * RATE_S // 2), str(RATE)], "events")
+    async with bench.idle_sessions(IDLE_BESIDE):
+        report, seconds = await bench.session(["bench_calls", str(RATE * RATE_S // 2), str(RATE)], "events")
     calls = RATE * RATE_S
-    print(f"{calls:,} calls in {seconds:.2f} s, {calls / seconds:,.0f} a second: lost {sum(report.lost.values())}")
+    print(
+        f"{calls:,} calls in {seconds:.2f} s, {calls / seconds:,.0f} a second, all of one session beside {IDLE_BESIDE} "
+        f"idle ones: lost {sum(report.lost.values())} (bar 0)",
+        flush=True,
+    )
 
 
 def used_by(code: str, *arguments: str) -> tuple[float, float]:
@@ -287,10 +323,15 @@ async def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="bedrock-bench-") as made,
         Fleet(Path(made)) as fleet,
-        compiled(Path(made), "bench_run", "bench_calls") as programs,
+        compiled(Path(made), "bench_run", "bench_calls", "bench_bystander") as programs,
     ):
         directory = Path(made)
         image = debian_image("bedrock-bench/debian", PACKAGES, directory, programs=programs, files=add_sources)
+        if not wanted or "host" in wanted:
+            # Before there is a DockerD, which has a tracer of its own.
+            await measure_host(directory, directory / "bench_bystander", image)
+        if wanted == ["host"]:
+            return
         fleet.api().start()
         fleet.dockerd("bench").start()
         fleet.filemd().start()

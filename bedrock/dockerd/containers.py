@@ -24,6 +24,10 @@ ROLE_HOST_TRACER = "host-tracer"
 CONTROL_MOUNT = "/control"
 VOLUMES_MOUNT = "/volumes"
 
+_TRACER_CAPABILITIES = ("SYS_ADMIN", "SYS_PTRACE")
+# Where AppArmor is on, Docker's profile forbids to look at processes outside the container.
+_TRACER_SECURITY = ("apparmor=unconfined",)
+
 
 class Pair:
     """The names of a session's containers. Only a tracer of another make has one for each session."""
@@ -113,11 +117,25 @@ def host_tracer_plan(
         command=["bdtrace", "--serve", f"{CONTROL_MOUNT}/sock", "--ring-bytes", str(ring_bytes)],
         labels={LABEL_NODE: node, LABEL_ROLE: ROLE_HOST_TRACER, LABEL_VOLUMES: str(volumes)},
         binds=[f"{control}:{CONTROL_MOUNT}:rw", f"{volumes}:{VOLUMES_MOUNT}:rw"],
-        cap_add=["SYS_ADMIN", "SYS_PTRACE"],
+        cap_add=_TRACER_CAPABILITIES,
         pid_mode="host",
         network_mode="none",
-        # Where AppArmor is on, Docker's profile forbids to look at processes outside the container.
-        security_opt=["apparmor=unconfined"],
+        security_opt=_TRACER_SECURITY,
+    )
+
+
+def probe_check_plan(image_id: str, name: str) -> ContainerPlan:
+    """A container that loads the probes, says what came of it, and ends. It has the privileges of a host's tracer."""
+    return ContainerPlan(
+        name=name,
+        image=image_id,
+        command=["bdtrace", "--check"],
+        labels={},
+        binds=[],
+        cap_add=_TRACER_CAPABILITIES,
+        pid_mode="host",
+        network_mode="none",
+        security_opt=_TRACER_SECURITY,
     )
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import docker
+import pytest
 import trio
 from engine_facts import VERSE
+from make_image import make_image, remove_image
 from processes import Fleet
 
 from bedrock.client import Client
 from bedrock.model import Status
+from bedrock.tracer import OWN_IMAGE
+from bedrock.tracer.causes import FEATURES
 
 
 def last_session(fleet: Fleet) -> dict[str, object]:
@@ -92,7 +100,14 @@ def test_doctor_finds_this_host_fit_and_traces_a_session_here(running_fleet: Fle
     findings = {item["name"]: item for item in json.loads(done.stdout)}
     assert done.returncode == 0, findings
     assert all(item["is_fine"] for item in findings.values())
-    assert set(findings) >= {"kernel", "tracepoints", "cgroups", "engine privileges", "tracer image", "self-test"}
+    assert set(findings) >= {"kernel", "probes", "cgroups", "engine privileges", "tracer image", "self-test"}
+    assert findings["probes"]["found"].startswith("load, and are attached in ")
+    assert findings["calls are seen by"]["found"].startswith(("raw tracepoints", "perf events"))
+    # Whatever this kernel gives, each feature is named once, and those that it lacks with what traces are without.
+    shown = findings["kernel features"]["found"]
+    for feature, what in FEATURES.items():
+        assert len(re.findall(rf"\b{(feature.name or '').lower()}\b", shown)) == 1, shown
+        assert (what in shown) == (f"{(feature.name or '').lower()} (" in shown)
     assert findings["self-test"]["found"].startswith("a session read a secret, and its trace tells of it")
     # Nothing of it is left.
     assert not list(running_fleet.data_dir.glob("doctor-*"))
@@ -116,6 +131,59 @@ def test_doctor_says_what_to_do_when_there_is_no_engine(tmp_path: Path) -> None:
     assert b"MISSING" in done.stdout
     assert b"apt-get install docker.io" in done.stdout
     assert b"self-test" not in done.stdout
+
+
+@contextmanager
+def tracer_image_that_says(answer: str, exit_code: int) -> Iterator[str]:
+    """An image with the labels of our own tracer, in which ``bdtrace`` prints one line and does nothing."""
+    client = docker.from_env()
+    labels = client.images.get(OWN_IMAGE).labels
+    client.close()
+    program = f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\nexit {exit_code}\n".encode()
+    make_image(
+        "bedrock-test/refused:1", {"bin/bdtrace": program},
+        ["ENV PATH=/bin", *(f"LABEL {name}={value}" for name, value in labels.items())],
+    )  # fmt: skip
+    try:
+        yield "bedrock-test/refused:1"
+    finally:
+        remove_image("bedrock-test/refused:1")
+
+
+REFUSAL = "the kernel refused the probe on_exit: Permission denied; the verifier's last words: R1 invalid mem access"
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code", "found"),
+    [
+        (
+            '{"loads":false,"attach_ms":3.1,"preemptible":false,"events":false,"unsupported":[],'
+            f'"error":"{REFUSAL}"}}',
+            1,
+            f"don't load: {REFUSAL}",
+        ),
+        ("Illegal instruction", 132, "`bdtrace --check` ended with 132 and said: Illegal instruction"),
+    ],
+    ids=["the kernel refuses them", "the loader dies"],
+)
+def test_doctor_shows_why_the_probes_do_not_load(tmp_path: Path, answer: str, exit_code: int, found: str) -> None:
+    with tracer_image_that_says(answer, exit_code) as tracer:
+        done = subprocess.run(
+            [sys.executable, "-m", "bedrock", "doctor", "--json"],
+            env={
+                **os.environ,
+                "BEDROCK_DATA_DIR": str(tmp_path),
+                "BEDROCK_DOCKERD_BEDROCK_TRACER_IMAGE": tracer,
+            },
+            capture_output=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    (wrong,) = [item for item in json.loads(done.stdout) if not item["is_fine"]]
+    assert (wrong["name"], wrong["found"]) == ("probes", found)
+    assert wrong["remedy"]
+    left = subprocess.run(["docker", "ps", "-aq", "-f", "name=bedrock-probe-check"], capture_output=True, check=True)
+    assert left.stdout == b""
 
 
 def test_doctor_does_not_trust_a_tracer_that_is_there_but_does_not_work(running_fleet: Fleet, image: str) -> None:
