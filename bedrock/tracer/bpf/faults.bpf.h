@@ -142,15 +142,8 @@ int on_signal(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Whether a page belongs to a file: other calls than those that are traced bring in pages, too. */
-static __always_inline bool is_of_file(__u64 folio, __u64 file)
-{
-	return file && BPF_CORE_READ((struct folio *)folio, mapping, host) == BPF_CORE_READ((struct file *)file, f_inode);
-}
-
-/* Pages are being read into the page cache on behalf of this task. */
-SEC("raw_tp/mm_filemap_add_to_page_cache")
-int on_page_in(struct bpf_raw_tracepoint_args *ctx)
+/* Pages are being read into the page cache on behalf of this task; ``inode`` is the number of their file's. */
+static __always_inline int paged_in(__u64 inode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct thread *thread;
@@ -160,10 +153,30 @@ int on_page_in(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (thread->op) {
 		thread->waited = 1;
-	} else if (thread->faulted_at && session_at(slot)->wants[BDT_OP_PAGE_IN] &&
-		   is_of_file(ctx->args[0], thread->fault.file)) {
+	} else if (thread->faulted_at && session_at(slot)->wants[BDT_OP_PAGE_IN] && thread->fault.file &&
+		   /* Other calls than those that are traced bring in pages, too. */
+		   inode == BPF_CORE_READ((struct file *)thread->fault.file, f_inode, i_ino)) {
 		thread->faulted_at = 0;
 		emit_fault(thread, BDT_OP_PAGE_IN, bpf_ktime_get_ns(), 0);
 	}
 	return 0;
+}
+
+SEC("raw_tp/mm_filemap_add_to_page_cache")
+int on_page_in(struct bpf_raw_tracepoint_args *ctx)
+{
+	return paged_in(BPF_CORE_READ((struct folio *)ctx->args[0], mapping, host, i_ino));
+}
+
+/* The same as a perf event (include/trace/events/filemap.h), for the kernels that on_enter_event is for. */
+struct page_in_event {
+	__u64 common;
+	__u64 frame;
+	__u64 inode;
+};
+
+SEC("tp/filemap/mm_filemap_add_to_page_cache")
+int on_page_in_event(struct page_in_event *ctx)
+{
+	return paged_in(ctx->inode);
 }

@@ -44,6 +44,7 @@ static const struct optional {
 	{ "on_uring_submit", 0 },
 	{ "on_uring_submit_sqe", 0 },
 	{ "on_uring_complete", BDT_FEATURE_IO_URING },
+	{ "on_page_in_event", 0 },
 	{ "on_enter_event", 0 },
 	{ "on_exit_event", 0 },
 	{ "look", 0 },
@@ -300,7 +301,12 @@ static bool attach_others(struct probes *probes, const struct kernel *kernel, ch
 
 		if (program == skeleton->progs.look || program == skeleton->progs.on_enter ||
 		    program == skeleton->progs.on_exit || program == skeleton->progs.on_enter_event ||
-		    program == skeleton->progs.on_exit_event)
+		    program == skeleton->progs.on_exit_event || program == skeleton->progs.on_page_in_event)
+			continue;
+		/* Where calls are seen through perf events, so are pages, which many tasks bring in at once. */
+		if (program == skeleton->progs.on_page_in && probes->uses_events &&
+		    bpf_program__autoload(skeleton->progs.on_page_in_event) &&
+		    bpf_program__attach(skeleton->progs.on_page_in_event))
 			continue;
 		is_done = bpf_program__autoload(program) && bpf_program__attach(program);
 		if (is_done && (program == skeleton->progs.on_uring_submit || program == skeleton->progs.on_uring_submit_sqe))
@@ -383,4 +389,19 @@ uint64_t missed_probes(struct probes *probes)
 	bpf_object__for_each_program(program, probes->skeleton->obj)
 		missed += misses_of(program);
 	return missed;
+}
+
+void describe_misses(struct probes *probes, char *text, size_t room)
+{
+	struct bpf_program *program;
+	size_t n = 0;
+
+	*text = 0;
+	bpf_object__for_each_program(program, probes->skeleton->obj) {
+		uint64_t missed = misses_of(program);
+
+		if (missed && n < room)
+			n += snprintf(text + n, room - n, "%s%s %llu", n ? ", " : "", bpf_program__name(program),
+				      (unsigned long long)missed);
+	}
 }

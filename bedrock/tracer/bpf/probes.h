@@ -31,6 +31,9 @@ bool open_probes(struct probes *probes, char error[MESSAGE_BYTES]);
 uint64_t missed_calls(struct probes *probes);
 uint64_t missed_probes(struct probes *probes);
 
+/* Which probes were left out how often since they were attached, for the log. */
+void describe_misses(struct probes *probes, char *text, size_t room);
+
 /* What the probes are told of one session. */
 struct target {
 	uint32_t slot; /* which entry is its own */

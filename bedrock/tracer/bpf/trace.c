@@ -318,6 +318,7 @@ static void append_request(struct trace *t, const void *key, void *value)
 static void finish(struct trace *t)
 {
 	struct bdt_end end = { .size = sizeof(end), .type = BDT_REC_END };
+	char missed[1024];
 	int error;
 
 	disarm_target(t->probes, &t->target);
@@ -343,6 +344,10 @@ static void finish(struct trace *t)
 	if (error && !t->status.error[0])
 		set_error(&t->status, "the trace can't be synced: %s", strerror(error));
 	enter_state(t, ENDED);
+	if (t->status.counts.by_cause[BDT_CAUSE_PROBE_SKIPPED]) {
+		describe_misses(t->probes, missed, sizeof(missed));
+		fprintf(t->status.log, "bdtrace: probes that the kernel left out since they were attached: %s\n", missed);
+	}
 }
 
 bool run_trace(struct trace *t)
