@@ -147,18 +147,23 @@ static __always_inline int paged_in(__u64 inode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct thread *thread;
+	struct file *file;
 	int slot = slot_of(task, &thread);
 
 	if (slot < 0 || !thread)
 		return 0;
 	if (thread->op) {
 		thread->waited = 1;
-	} else if (thread->faulted_at && session_at(slot)->wants[BDT_OP_PAGE_IN] && thread->fault.file &&
-		   /* Other calls than those that are traced bring in pages, too. */
-		   inode == BPF_CORE_READ((struct file *)thread->fault.file, f_inode, i_ino)) {
-		thread->faulted_at = 0;
-		emit_fault(thread, BDT_OP_PAGE_IN, bpf_ktime_get_ns(), 0);
+		return 0;
 	}
+	file = (struct file *)thread->fault.file;
+	if (!thread->faulted_at || !file || !session_at(slot)->wants[BDT_OP_PAGE_IN])
+		return 0;
+	/* Other calls than those that are traced bring in pages, too. */
+	if (inode != BPF_CORE_READ(file, f_inode, i_ino))
+		return 0;
+	thread->faulted_at = 0;
+	emit_fault(thread, BDT_OP_PAGE_IN, bpf_ktime_get_ns(), 0);
 	return 0;
 }
 
