@@ -97,6 +97,17 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+static __always_inline bool is_kernels_own(struct task_struct *task, struct thread *thread)
+{
+	char name[4] = {};
+
+	if (task->flags & (PF_IO_WORKER | PF_USER_WORKER))
+		return true;
+	/* Before 6.4 such a task has lost its flag by its end; it has made no call, and has a name of the kernel's. */
+	bpf_probe_read_kernel(name, sizeof(name), &task->comm);
+	return !thread && name[0] == 'i' && name[1] == 'o' && name[2] == 'u' && name[3] == '-';
+}
+
 SEC("raw_tp/sched_process_exit")
 int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -106,7 +117,7 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 	bool is_last;
 	int slot = slot_of(task, &thread);
 
-	if (slot < 0 || !session_at(slot)->has_begun || task->flags & (PF_IO_WORKER | PF_USER_WORKER))
+	if (slot < 0 || !session_at(slot)->has_begun || is_kernels_own(task, thread))
 		return 0;
 	/* One that never made a call that is traced is introduced here. */
 	thread = known_thread(task, slot, thread, now);
