@@ -198,7 +198,7 @@ async def test_a_full_disk_costs_the_trace_but_neither_the_target_nor_other_sess
         with trio.fail_after(60):
             async for state in client.watch(session.id):
                 session = state
-        assert (session.status, session.exit_code) == (Status.FAILED, 4)
+        assert (session.status, session.exit_code) == (Status.FAILED, 4), session.message
         assert session.trace is not None
         assert session.trace.state is TraceState.LOSSY, session.trace
         assert session.trace.lost["write_error"] > 0
