@@ -247,7 +247,7 @@ class SessionRun:
         left_s = self._record.order.ttl / 1e9 - (utc_now() - self.started_at).total_seconds()
         # An adopted session may be overdue; if it ended before anybody looked, it ended by itself all the same.
         with trio.move_on_after(left_s if left_s > 0 else _LAST_LOOK_S) as ttl_scope:
-            await first_of(lambda: self._host.watch.wait_end(self._pair.target), self._wait_tracer_lost)
+            await first_of(lambda: self._host.watch.wait_end(self._pair.target), self._tracing.wait_lost)
         if ttl_scope.cancelled_caught:
             return Ending(
                 Status.FINISHED, Reason.TTL, f"its time to live of {format_duration(self._record.order.ttl)} is over"
@@ -259,9 +259,6 @@ class SessionRun:
         if not target.has_ended:
             return Ending(Status.FAILED, Reason.TRACER_ERROR, "the tracer died while the target was running")
         return ending_of_exit(target)
-
-    async def _wait_tracer_lost(self) -> None:
-        await self._tracing.wait_lost()
 
     # -- ending
 
