@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import click
 import trio
@@ -23,7 +24,7 @@ from bedrock.cli.common import (
     print_table,
     size_text,
 )
-from bedrock.client import ApiUnreachable, Client, open_client
+from bedrock.client import ApiError, ApiUnreachable, Client, open_client
 from bedrock.concurrency.service import backoff_delays
 from bedrock.model import EventClass, LogsState, Reason, Session, Status
 from bedrock.volume import STDERR, STDOUT
@@ -33,6 +34,7 @@ _EXIT_INTERRUPTED = 130
 _EXIT_STOPPED = 143
 # For how long `run` looks for an API that went away in the middle; the session itself does not mind.
 _API_AWAY_S = 300.0
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.2, 5.0
 
 
 _CLASSES = ", ".join(EventClass)
@@ -88,32 +90,69 @@ async def run(  # noqa: PLR0917 - click calls it by name
         if detach:
             click.echo(session.id)
             return 0
-        interrupted = False
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
+        attended = await _attend(client, session, quiet=quiet)
+    ended = attended.ended
+    if ended is None and attended.is_stopped:
+        fail(f"session {session.id} is being stopped; not waiting for it", _EXIT_INTERRUPTED)
+    if ended is None:
+        fail(
+            f"the API has not answered, so session {session.id} may run on; `bedrock stop {session.id}` stops it",
+            _EXIT_INTERRUPTED,
+        )
+    if not quiet:
+        click.echo(f"bedrock: {_last_word(ended)}", err=True)
+    return _EXIT_INTERRUPTED if attended.signals and ended.status is Status.STOPPED else _exit_code(ended)
 
-                async def stop_on_signal() -> None:
-                    nonlocal interrupted
-                    async for _ in signals:
-                        if interrupted:
-                            fail(f"session {session.id} is being stopped; not waiting for it", _EXIT_INTERRUPTED)
-                        interrupted = True
+
+@dataclass
+class _Attended:
+    """What came of attending a session."""
+
+    ended: Session | None = None  # None: nobody waited for its end
+    signals: int = 0
+    is_stopped: bool = False  # the API has taken the request to stop it
+
+
+async def _attend(client: Client, session: Session, *, quiet: bool) -> _Attended:
+    """Follow a session and print its output. The first SIGINT or SIGTERM stops it, the second one ends the waiting."""
+    attended = _Attended()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                await _stop(client, session.id)
+                attended.is_stopped = True
+
+            async def obey_signals() -> None:
+                async for _ in signals:
+                    attended.signals += 1
+                    if attended.signals > 1:
+                        nursery.cancel_scope.cancel()
+                    else:
                         click.echo("bedrock: stopping the session (once more: don't wait)", err=True)
-                        await _stop_quietly(client, session.id)
+                        # In a task of its own: while the API does not answer, a second signal must be heard.
+                        nursery.start_soon(stop)
 
-                nursery.start_soon(stop_on_signal)
-                ended = await _follow(client, session, quiet=quiet)
-                await _print_output(client, ended)
-                nursery.cancel_scope.cancel()
-        if not quiet:
-            click.echo(f"bedrock: {_last_word(ended)}", err=True)
-        return _EXIT_INTERRUPTED if interrupted and ended.status is Status.STOPPED else _exit_code(ended)
+            nursery.start_soon(obey_signals)
+            ended = await _follow(client, session, quiet=quiet)
+            await _print_output(client, ended)
+            attended.ended = ended
+            nursery.cancel_scope.cancel()
+    return attended
 
 
-async def _stop_quietly(client: Client, session_id: str) -> None:
-    session = await client.get(session_id)
-    if session is not None and not session.session.status.is_terminal:
-        await client.stop(session_id)
+async def _stop(client: Client, session_id: str) -> None:
+    """Stop a session, if it has not ended by itself. An API that is away is asked again when it is back."""
+    for delay in backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S):
+        try:
+            await client.stop(session_id)
+        except ApiUnreachable:
+            await trio.sleep(delay)
+            continue
+        except ApiError as error:
+            if error.status != 400:  # what has ended can't be stopped
+                raise
+        return
 
 
 async def _follow(client: Client, session: Session, *, quiet: bool) -> Session:
@@ -121,12 +160,12 @@ async def _follow(client: Client, session: Session, *, quiet: bool) -> Session:
     console = Console(stderr=True)
     shows = not quiet and console.is_terminal
     with Spinner(f"session {session.id}", console=console) if shows else nullcontext() as spinner:
-        delays = backoff_delays(0.2, 5.0)
+        delays = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S)
         away_since: float | None = None
         while True:
             try:
                 async for state in client.watch(session.id, until_stored=True):
-                    delays, away_since = backoff_delays(0.2, 5.0), None
+                    delays, away_since = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S), None
                     if spinner is not None:
                         spinner.update(f"{state.status} {state.message}")
                     session = state
