@@ -242,11 +242,8 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
 async def show(session_id: str, as_json: bool) -> None:
     """Show one session: what was asked, how it ended, what its trace is worth, where its files are."""
     async with open_client() as client:
-        found = await client.get(session_id)
+        session = (await client.get(session_id)).session
         files = await client.files(session_id)
-    if found is None:
-        fail("the API gave no session")
-    session = found.session
     if as_json:
         print_json(session)
         return
@@ -323,9 +320,7 @@ async def logs(session_id: str, filename: str | None, lists: bool, as_json: bool
                 print_table(["FILE", "BYTES", "SHA256"], rows, right=["BYTES"])
             return
         if filename is None:
-            found = await client.get(session_id)
-            if found is not None:
-                await _print_output(client, found.session)
+            await _print_output(client, (await client.get(session_id)).session)
             return
         async with client.open_file(session_id, filename) as chunks:
             async for chunk in chunks:

@@ -57,7 +57,7 @@ async def trace(
     async with open_client() as client:
         if format_name is not None:
             wanted = parse_format(format_name)
-            session = await _session(client, session_id)
+            session = (await client.get(session_id)).session
             async with _downloaded(client, session_id) as path:
                 await trio.to_thread.run_sync(_export, path, wanted, session, output)
             _tell_verdict(session.trace)
@@ -66,7 +66,7 @@ async def trace(
             async with _downloaded(client, session_id) as path:
                 await trio.to_thread.run_sync(_print_events, path, paths, as_json)
             return
-        session = await _session(client, session_id)
+        session = (await client.get(session_id)).session
         content = await client.trace(session_id)
     summary = _chosen(content, paths)
     if as_json:
@@ -92,7 +92,7 @@ async def report(session_id: str, output: Path | None, as_json: bool) -> None:
     set, failed look-ups, processes, and the files of the image that were never touched. With --json the same as data.
     """
     async with open_client() as client:
-        session = await _session(client, session_id)
+        session = (await client.get(session_id)).session
         content = await client.report(session_id, as_page=not as_json)
     if as_json and output is None:
         click.echo(content)
@@ -117,7 +117,7 @@ async def diff(first: str, second: str, as_json: bool) -> int:
     from bedrock.trace.summary import TraceSummary
 
     async with open_client() as client:
-        sessions = [await _session(client, session_id) for session_id in (first, second)]
+        sessions = [(await client.get(session_id)).session for session_id in (first, second)]
         contents = [await client.trace(session_id) for session_id in (first, second)]
     a, b = (msgspec.json.decode(content, type=TraceSummary) for content in contents)
     found = compare(a, b)
@@ -149,13 +149,6 @@ async def diff(first: str, second: str, as_json: bool) -> int:
 
 def _from_to(sizes: tuple[int, int]) -> str:
     return f"{size_text(sizes[0])} → {size_text(sizes[1])}"
-
-
-async def _session(client: Client, session_id: str) -> Session:
-    found = await client.get(session_id)
-    if found is None:
-        raise BedrockError(f"there is no session {session_id}")
-    return found.session
 
 
 @asynccontextmanager

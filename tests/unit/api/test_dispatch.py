@@ -27,7 +27,6 @@ def kinds(answer: Any) -> list[tuple[str, str]]:
 
 async def get(client: Client, session: Session) -> Session:
     found = await client.get(session.id)
-    assert found is not None
     return found.session
 
 

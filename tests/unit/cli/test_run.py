@@ -149,3 +149,16 @@ async def test_a_stop_is_asked_for_again_until_the_api_is_back(fleet: Fleet, api
                     async for session in client.watch(session_id):
                         last = session
             assert last.status is Status.STOPPED
+
+
+async def test_run_ends_for_a_node_that_brings_files_but_no_manifest(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "target.log"
+    path.write_text("hello")
+    async with open_node(f"tcp://127.0.0.1:{fleet.socket_port}", "other") as node, open_client(fleet.url) as client:
+        await node.poll()
+        async with bedrock_run(fleet.url, "busybox", "true") as run:
+            session_id = await wait_started(node)
+            await node.poll(("session_end", session_id, b""))
+            await client.upload(session_id, path)
+            assert await run.wait() == 0
+            assert run.lines == [f"bedrock: session {session_id} finished: the node reported the end"]
