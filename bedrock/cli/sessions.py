@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import click
 import trio
-from rich.console import Console
-from rich.status import Status as Spinner
 
-from bedrock.cli.common import (
-    EXIT_BEDROCK_FAILED,
-    age,
-    async_command,
-    fail,
-    json_option,
-    outcome_of,
-    print_json,
-    print_table,
-    size_text,
-)
+from bedrock.cli.common import age, async_command, json_option, outcome_of, size_text
+from bedrock.cli.output import EXIT_BEDROCK_FAILED, copy_output, fail, print_json, print_table, progress, say
 from bedrock.client import ApiError, ApiUnreachable, Client, open_client
 from bedrock.concurrency.service import backoff_delays
 from bedrock.model import EventClass, LogsState, Reason, Session, Status
+from bedrock.printable import printable
 from bedrock.volume import STDERR, STDOUT
 
 _EXIT_TTL = 124  # as timeout(1) has it
@@ -88,7 +76,7 @@ async def run(  # noqa: PLR0917 - click calls it by name
     async with open_client() as client:
         session = await client.create(image, command, ttl=ttl, init=init, labels=labels, trace=tracing or None)
         if detach:
-            click.echo(session.id)
+            say(session.id)
             return 0
         attended = await _attend(client, session, quiet=quiet)
     ended = attended.ended
@@ -100,7 +88,7 @@ async def run(  # noqa: PLR0917 - click calls it by name
             _EXIT_INTERRUPTED,
         )
     if not quiet:
-        click.echo(f"bedrock: {_last_word(ended)}", err=True)
+        say(f"bedrock: {_last_word(ended)}", err=True)
     return _EXIT_INTERRUPTED if attended.signals and ended.status is Status.STOPPED else _exit_code(ended)
 
 
@@ -129,7 +117,7 @@ async def _attend(client: Client, session: Session, *, quiet: bool) -> _Attended
                     if attended.signals > 1:
                         nursery.cancel_scope.cancel()
                     else:
-                        click.echo("bedrock: stopping the session (once more: don't wait)", err=True)
+                        say("bedrock: stopping the session (once more: don't wait)", err=True)
                         # In a task of its own: while the API does not answer, a second signal must be heard.
                         nursery.start_soon(stop)
 
@@ -157,17 +145,14 @@ async def _stop(client: Client, session_id: str) -> None:
 
 async def _follow(client: Client, session: Session, *, quiet: bool) -> Session:
     """Wait for the end, saying on a terminal what is waited for. An API that goes away is waited for, too."""
-    console = Console(stderr=True)
-    shows = not quiet and console.is_terminal
-    with Spinner(f"session {session.id}", console=console) if shows else nullcontext() as spinner:
+    with progress(f"session {session.id}", quiet=quiet) as show_progress:
         delays = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S)
         away_since: float | None = None
         while True:
             try:
                 async for state in client.watch(session.id, until_stored=True):
                     delays, away_since = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S), None
-                    if spinner is not None:
-                        spinner.update(f"{state.status} {state.message}")
+                    show_progress(f"{state.status} {state.message}")
                     session = state
                 return session
             except ApiUnreachable:
@@ -181,12 +166,11 @@ async def _print_output(client: Client, session: Session) -> None:
     if session.logs.state is LogsState.NONE:
         return
     names = {item.filename for item in await client.files(session.id)}
-    for name, stream in ((STDOUT, sys.stdout.buffer), (STDERR, sys.stderr.buffer)):
+    for name in (STDOUT, STDERR):
         if name in names:
             async with client.open_file(session.id, name) as chunks:
                 async for chunk in chunks:
-                    stream.write(chunk)
-            stream.flush()
+                    copy_output(chunk, err=name == STDERR)
 
 
 def _exit_code(session: Session) -> int:
@@ -223,7 +207,7 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
         [
             item.id,
             item.image,
-            item.command if len(item.command) <= 40 else item.command[:37] + "...",
+            _shortened(printable(item.command)),
             age(item.created_at),
             item.status,
             outcome_of(item),
@@ -233,6 +217,10 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
         for item in sessions
     ]
     print_table(["ID", "IMAGE", "COMMAND", "AGE", "STATUS", "ENDED", "TRACE", "NODE"], rows)
+
+
+def _shortened(text: str, length: int = 40) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 @click.command()
@@ -275,9 +263,9 @@ async def show(session_id: str, as_json: bool) -> None:
     ]
     for name, text in rows:
         if text:
-            click.echo(f"{name + ':':<12} {text}")
+            say(f"{name + ':':<12} {text}")
     for item in files:
-        click.echo(f"{'file:':<12} {item.filename} ({size_text(item.size)}, sha256 {item.sha256})")
+        say(f"{'file:':<12} {item.filename} ({size_text(item.size)}, sha256 {item.sha256})")
 
 
 @click.command()
@@ -288,7 +276,7 @@ async def stop(session_ids: tuple[str, ...]) -> None:
     async with open_client() as client:
         for session_id in session_ids:
             await client.stop(session_id)
-            click.echo(session_id)
+            say(session_id)
 
 
 @click.command()
@@ -299,7 +287,7 @@ async def rm(session_ids: tuple[str, ...]) -> None:
     async with open_client() as client:
         for session_id in session_ids:
             await client.delete(session_id)
-            click.echo(session_id)
+            say(session_id)
 
 
 @click.command()
@@ -324,8 +312,7 @@ async def logs(session_id: str, filename: str | None, lists: bool, as_json: bool
             return
         async with client.open_file(session_id, filename) as chunks:
             async for chunk in chunks:
-                sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+                copy_output(chunk)
 
 
 @click.command()
