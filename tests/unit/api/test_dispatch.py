@@ -1,4 +1,4 @@
-"""The Go fleet's packets, and our own, on a real DEALER socket."""
+"""Packets of nodes that name no protocol, and of our own, on a real DEALER socket."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ async def get(client: Client, session: Session) -> Session:
     return found.session
 
 
-async def test_a_go_node_gets_its_whole_list_at_once_and_reports_as_it_always_did(api: Api, client: Client) -> None:
-    async with open_node(api.socket_endpoint, "go-1") as node:
+async def test_a_node_that_names_no_protocol_gets_its_whole_list_at_once(api: Api, client: Client) -> None:
+    async with open_node(api.socket_endpoint, "plain") as node:
         assert (await node.poll())["events"] == []
         session = await client.create("nginx:stable", "nginx -g 'daemon off;'", ttl="24h")
-        assert session.dockerd_id == "go-1"
+        assert session.dockerd_id == "plain"
         for _ in range(2):  # it is told until it reports
             answer = await node.poll()
             assert answer["headers"] == {"sender": "api"}
             assert kinds(answer) == [("session_start", session.id)]
             order = json.loads(b64decode(answer["events"][0]["payload"]))
             assert order["image"] == "nginx:stable"
-            assert order["command"] == ["nginx", "-g", "daemon off;"]
+            assert order["command"] == "nginx -g daemon off;"
             assert order["ttl"] == 24 * 3600 * 10**9
         assert kinds(await node.poll(("session_running", session.id, b""))) == []
         assert (await get(client, session)).status is Status.RUNNING
@@ -54,8 +54,8 @@ async def test_a_go_node_gets_its_whole_list_at_once_and_reports_as_it_always_di
 
 
 @pytest.mark.parametrize(("kind", "status"), [("session_end", Status.FINISHED), ("session_failed", Status.FAILED)])
-async def test_an_end_of_a_go_node_ends_the_session(api: Api, client: Client, kind: str, status: Status) -> None:
-    async with open_node(api.socket_endpoint, "go-1") as node:
+async def test_an_end_without_particulars_ends_the_session(api: Api, client: Client, kind: str, status: Status) -> None:
+    async with open_node(api.socket_endpoint, "plain") as node:
         await node.poll()
         session = await client.create("busybox", "true", ttl="1m")
         answer = await node.poll(("session_running", session.id, b""), (kind, session.id, b""))
