@@ -26,6 +26,9 @@ struct session {
 	struct bdt_prefix prefixes[BDT_MAX_PREFIXES]; /* as paths stand in a FILE record */
 };
 
+/* Where the counts of a session on a processor are. */
+#define COUNTS_AT(processor, slot) ((processor) * MAX_SESSIONS + SLOT(slot))
+
 /* Of one session, on one processor. */
 struct counts {
 	uint64_t seen;

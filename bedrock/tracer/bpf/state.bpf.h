@@ -21,13 +21,11 @@ const volatile __u8 form32_of[SYSCALLS];
 const volatile struct bdt_shape shapes[OPS];
 const volatile __u32 page_shift;
 /* What this kernel can do: the loader tries it out. */
-const volatile bool has_loop; /* bpf_loop, from 5.17 on */
 const volatile bool exit_says_last; /* sched_process_exit has a second argument, from 6.13 on */
+const volatile bool is_preemptible; /* a task may lose the processor within a probe */
 /* The texts of arguments are compared by a hash that a target can't predict. */
 const volatile __u64 hash_key;
 
-/* Whether a task may lose the processor within a probe: found out by a probe, so not known before. */
-bool is_preemptible;
 /* The sessions that are traced; the loader makes and ends them. */
 struct session sessions[MAX_SESSIONS];
 /* The lowest level of a session's PID namespace; as long as there is none, no task has one so high. */
@@ -108,6 +106,7 @@ struct thread {
 	__u8 changed; /* a text argument was another one at the return */
 	__u8 in_root; /* openat2 with RESOLVE_IN_ROOT */
 	__u8 reserved[2];
+	__u64 forked_ns; /* when the last child was made */
 	struct bdt_call values; /* the record that is being filled */
 	struct mapping mapping; /* that is being looked at */
 	struct piece pieces[MAX_PIECES];
@@ -141,9 +140,14 @@ struct {
 	__array(values, struct ring);
 } rings SEC(".maps");
 
+/*
+ * For each processor, an entry for each session. The loader has this in its memory: while it reads a map through a call,
+ * the kernel leaves out all probes that are perf events on that processor, also when it loses it meanwhile.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_SESSIONS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_SESSIONS); /* the loader makes room for all processors */
 	__type(key, __u32);
 	__type(value, struct counts);
 } counters SEC(".maps");
@@ -213,7 +217,7 @@ static __always_inline struct session *session_at(__u32 slot)
 
 static __always_inline struct counts *counts_at(__u32 slot)
 {
-	__u32 key = SLOT(slot);
+	__u32 key = COUNTS_AT(bpf_get_smp_processor_id(), slot);
 
 	return bpf_map_lookup_elem(&counters, &key);
 }
