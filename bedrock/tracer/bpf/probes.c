@@ -221,6 +221,7 @@ static void fill_settings(struct bdtrace_bpf *skeleton, const struct kernel *ker
 	fill_shapes((struct bdt_shape *)rodata->shapes);
 	*(uint32_t *)&rodata->page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE));
 	*(bool *)&rodata->has_loop = kernel->has_loop;
+	*(bool *)&rodata->can_cast = kernel->can_cast;
 	*(bool *)&rodata->exit_says_last = kernel->exit_says_last;
 	/* That can't fail but on a machine that has only just started. */
 	while (getrandom((void *)&rodata->hash_key, sizeof(rodata->hash_key), 0) < 0 && errno == EINTR)

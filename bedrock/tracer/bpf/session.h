@@ -19,7 +19,7 @@ struct session {
 	/* The probes write these. */
 	uint32_t has_begun; /* the target's own program has begun */
 	uint32_t tree_changes; /* how often a directory was renamed or made: paths that were known may no longer hold */
-	uint32_t reserved;
+	uint32_t introductions; /* how often a file was introduced */
 	uint64_t root_dentry;
 	uint64_t root_mnt;
 	uint8_t wants[OPS]; /* which events are wanted */

@@ -72,6 +72,31 @@ struct argument {
 
 #define ANY_NUMBER (~0U)
 
+struct identity {
+	__u64 inode;
+	__u32 device;
+	__u32 link;
+	__u32 session;
+	__u32 reserved;
+};
+
+#define WANTED_FILE 1
+#define UNWANTED_FILE 2
+
+/* What was found out of a file when its path was written. */
+struct known {
+	__u32 generation; /* the number of an inode that is gone is given to the next file; this tells them apart */
+	__u32 tree_changes; /* as many as there had been */
+	__u8 wanted; /* WANTED_FILE or UNWANTED_FILE */
+};
+
+/* The file that a thread was last seen to use, and how often its session had introduced one by then. */
+struct recent {
+	struct identity identity;
+	struct known known;
+	__u32 introductions;
+};
+
 /* What is kept of a thread of a session, from one of its events to the next. */
 struct thread {
 	__u32 session; /* the number of its session; 0: this was just made */
@@ -107,6 +132,9 @@ struct thread {
 	__u8 in_root; /* openat2 with RESOLVE_IN_ROOT */
 	__u8 reserved[2];
 	__u64 forked_ns; /* when the last child was made */
+	volatile __u64 number_of; /* what was put here as a pointer comes out as a number */
+	__u32 records; /* that were written */
+	struct recent recent;
 	struct bdt_call values; /* the record that is being filled */
 	struct mapping mapping; /* that is being looked at */
 	struct piece pieces[MAX_PIECES];
@@ -151,24 +179,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct counts);
 } counters SEC(".maps");
-
-struct identity {
-	__u64 inode;
-	__u32 device;
-	__u32 link;
-	__u32 session;
-	__u32 reserved;
-};
-
-#define WANTED_FILE 1
-#define UNWANTED_FILE 2
-
-/* What was found out of a file when its path was written. */
-struct known {
-	__u32 generation; /* the number of an inode that is gone is given to the next file; this tells them apart */
-	__u32 tree_changes; /* as many as there had been */
-	__u8 wanted; /* WANTED_FILE or UNWANTED_FILE */
-};
 
 /* Files whose path has been written. The least recently used goes first: then its path is written once more. */
 struct {
@@ -265,9 +275,15 @@ static __always_inline void *ring_at(__u32 slot)
 	return bpf_map_lookup_elem(&rings, &key);
 }
 
-/* Wake the loader when there is much to do; otherwise it looks by itself now and then. */
-static __always_inline __u64 wakeup(void *ring, __u32 slot)
+/*
+ * Wake the loader when there is much to do; otherwise it looks by itself now and then. To see how much there is takes as
+ * long as a part of the record itself, so not every record does.
+ */
+#define RECORDS_A_LOOK 16
+static __always_inline __u64 wakeup(void *ring, __u32 slot, struct thread *thread)
 {
+	if (++thread->records % RECORDS_A_LOOK)
+		return BPF_RB_NO_WAKEUP;
 	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > session_at(slot)->wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
 											      BPF_RB_NO_WAKEUP;
 }

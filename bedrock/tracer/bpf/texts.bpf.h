@@ -16,7 +16,7 @@ static __always_inline void emit_text(struct thread *thread, __u32 head, __u32 t
 	size = (head + (text & (MAX_PATH - 1)) + 7) & ~7u;
 	thread->scratch.head.string.size = size;
 	ring = ring_for_record(thread->slot);
-	if (ring && bpf_ringbuf_output(ring, &thread->scratch, size, wakeup(ring, thread->slot)))
+	if (ring && bpf_ringbuf_output(ring, &thread->scratch, size, wakeup(ring, thread->slot, thread)))
 		count_cause(thread->slot, BDT_CAUSE_RING_FULL);
 }
 
