@@ -172,6 +172,21 @@ async def test_a_manifest_that_can_not_be_read_is_kept_and_proves_nothing(
     assert "unreadable manifest" in found.session.logs.message
 
 
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"nonsense" * 10_000])
+async def test_a_trace_that_is_not_one_is_said_to_be_so(
+    api: Api, client: Client, tmp_path: Path, content: bytes
+) -> None:
+    session = await client.create("busybox", "true", ttl="1s")
+    (tmp_path / "trace.bdt").write_bytes(content)
+    await client.upload(session.id, tmp_path / "trace.bdt")
+    for path in ("trace", "trace/events", "trace/report"):
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"{api.url}/api/sessions/{session.id}/{path}")
+        assert answer.status_code == 422, answer.text
+        assert "trace" in answer.json()["detail"]
+        assert str(tmp_path) not in answer.text
+
+
 async def test_a_list_is_paged_filtered_and_ordered(api: Api, client: Client) -> None:
     made = [
         await client.create("busybox", "true", ttl="1s", labels={"team": "a" if number % 2 else "b", "n": str(number)})
