@@ -17,6 +17,7 @@ import requests
 import trio
 
 from bedrock.client import Client, open_client
+from bedrock.concurrency.groups import first_member
 from bedrock.embedded import open_bedrock
 from bedrock.errors import BedrockError
 from bedrock.model import NodeName, Session, Status, TraceState
@@ -61,11 +62,11 @@ async def run_self_test(settings: Settings) -> str:
             async with open_bedrock(own) as url, open_client(url) as client:
                 return await _judge(client, image, nonce, directory)
     except* (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as group:
-        raise SelfTestFailed(f"the session could not be prepared: {_first(group)}") from None
+        raise SelfTestFailed(f"the session could not be prepared: {first_member(group)}") from None
     except* trio.TooSlowError:
         raise SelfTestFailed(f"it did not end within {_LIMIT_S} seconds") from None
     except* BedrockError as group:
-        raise SelfTestFailed(str(_first(group))) from None
+        raise SelfTestFailed(str(first_member(group))) from None
     raise AssertionError("unreachable")
 
 
@@ -123,10 +124,3 @@ def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
             client.images.remove(image, force=True)
     finally:
         client.close()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

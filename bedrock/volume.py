@@ -29,6 +29,7 @@ import msgspec
 
 from bedrock.lifecycle import Outcome
 from bedrock.model import NodeName, SessionId, StoredFile, Verdict
+from bedrock.untrusted import MalformedJson, decode_json
 from bedrock.wire import StartOrder
 
 LOCK = ".lock"
@@ -47,6 +48,8 @@ STDOUT = "stdout.log"
 STDERR = "stderr.log"
 TRACER_OUTPUT = "tracer.log"
 
+MAX_MANIFEST_BYTES = 16 << 20
+_MAX_RECORD_BYTES = 16 << 20
 _BLOCK = 1 << 20
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 << 10
@@ -128,15 +131,15 @@ class SessionVolume:
     def read_order(self) -> OrderRecord | None:
         """The order, or None where there is none that can be read (a crash came first)."""
         try:
-            return msgspec.json.decode((self.path / ORDER).read_bytes(), type=OrderRecord)
-        except (OSError, msgspec.DecodeError):
+            return decode_json((self.path / ORDER).read_bytes(), OrderRecord, max_bytes=_MAX_RECORD_BYTES)
+        except (OSError, MalformedJson):
             return None
 
     def read_session(self) -> SessionRecord | None:
         """How it ended, once that is decided."""
         try:
-            return msgspec.json.decode((self.path / SESSION).read_bytes(), type=SessionRecord)
-        except (OSError, msgspec.DecodeError):
+            return decode_json((self.path / SESSION).read_bytes(), SessionRecord, max_bytes=_MAX_RECORD_BYTES)
+        except (OSError, MalformedJson):
             return None
 
     def write_session(self, record: SessionRecord) -> None:

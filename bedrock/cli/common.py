@@ -6,12 +6,13 @@ import functools
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import click
 import trio
 
 from bedrock.cli.output import fail
+from bedrock.concurrency.groups import first_member
 from bedrock.duration import format_duration
 from bedrock.errors import BedrockError
 from bedrock.model import Session, utc_now
@@ -29,7 +30,7 @@ def async_command(function: Callable[_P, Awaitable[int | None]]) -> Callable[_P,
         try:
             code = trio.run(functools.partial(function, *args, **kwargs))
         except* BedrockError as group:
-            fail(first_error(group))
+            fail(first_member(group))
         except* KeyboardInterrupt:
             sys.exit(130)
         except* BrokenPipeError:
@@ -39,13 +40,6 @@ def async_command(function: Callable[_P, Awaitable[int | None]]) -> Callable[_P,
         sys.exit(code or 0)
 
     return command
-
-
-def first_error(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def age(moment: datetime | None) -> str:

@@ -19,11 +19,13 @@ from bedrock.trace.patterns import Accesses, FilePattern, PatternAdder, SlowCall
 from bedrock.trace.summary import READS, WRITES, Adder, FileUse, TraceSummary, is_one_of
 from bedrock.tracer.format import CallFlag
 from bedrock.tracer.operations import Op
+from bedrock.untrusted import MalformedJson, decode_json
 
 PLOTTED_FILES = 16
 _MAX_SEGMENTS = 2_000
 _GRID = (160, 80)  # cells in time and in offset, where there are too many accesses to draw each
 _MAX_LISTED = 1_000
+_MAX_LISTING_BYTES = 256 << 20  # unpacked: an image of some million files
 
 
 class ImageFiles(msgspec.Struct, kw_only=True):
@@ -88,9 +90,10 @@ def write_image_files(listing: ImageFiles) -> bytes:
 def read_image_files(path: Path) -> ImageFiles | None:
     """The files of an image; None where the list can't be read, which a report does without."""
     try:
-        raw = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
-        return msgspec.json.decode(raw, type=ImageFiles)
-    except (OSError, zstandard.ZstdError, msgspec.DecodeError):
+        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as listing:
+            raw = listing.read(_MAX_LISTING_BYTES + 1)
+        return decode_json(raw, ImageFiles, max_bytes=_MAX_LISTING_BYTES)
+    except (OSError, zstandard.ZstdError, MalformedJson):
         return None
 
 
