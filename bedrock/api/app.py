@@ -22,7 +22,7 @@ from bedrock.api.traces import TraceReader
 from bedrock.api.uploads import Uploads
 from bedrock.concurrency.race import first_of
 from bedrock.errors import BedrockError, InvalidInput
-from bedrock.model import LogsState, Session, SessionId, StoredFile, TraceState, parse_session_id
+from bedrock.model import FILES_SETTLED_AFTER_S, Session, SessionId, StoredFile, TraceState, parse_session_id
 from bedrock.trace.export import CONTENT_TYPES, SUFFIXES, Format, parse_format
 from bedrock.volume import IMAGE_FILES, TRACE_FILE
 
@@ -285,16 +285,19 @@ async def _find_file(
     coordinator: Coordinator, session_id: SessionId, name: str, stopping: trio.Event | None
 ) -> StoredFile:
     """Return a stored file. With ``stopping`` one that is still to come is waited for, until that is set."""
+    unchanged_s = 0.0
     while True:
         with coordinator.watching(session_id) as changed:
             session, _ = await coordinator.get(session_id)
             item = await coordinator.sessions.file(session_id, name)
             if item is not None:
                 return item
-            is_over = session.logs.state in {LogsState.COMPLETE, LogsState.NONE}
+            is_over = session.has_all_files(unchanged_s)
             if stopping is None or stopping.is_set() or is_over:
                 raise Problem(404, _why_missing(session, name, is_over=is_over))
-            await first_of(changed.wait, stopping.wait)
+            with trio.move_on_after(FILES_SETTLED_AFTER_S) as unchanged:
+                await first_of(changed.wait, stopping.wait)
+            unchanged_s = FILES_SETTLED_AFTER_S if unchanged.cancelled_caught else 0
 
 
 def _why_missing(session: Session, name: str, *, is_over: bool) -> str:
