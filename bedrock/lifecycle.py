@@ -96,6 +96,12 @@ def end(session: Session, outcome: Outcome) -> Session:
     )
 
 
+def expire(session: Session, *, at: datetime) -> Session:
+    """The time of a session is over, and its node does not see to that. One that has ended stays as it is."""
+    message = f"its time to live of {session.ttl} is over"
+    return end(session, Outcome(status=Status.FINISHED, reason=Reason.TTL, message=message, finished_at=at))
+
+
 def request(session: Session, wanted: Status, *, at: datetime) -> Session:
     """Apply a client's ``PUT {"status": ...}``."""
     check_transition(session.status, wanted)

@@ -25,7 +25,7 @@ from bedrock.wire import (
     Progress,
     Started,
     StartOrder,
-    decode_payload,
+    decode_order,
     encode_payload,
 )
 
@@ -117,7 +117,7 @@ class Agent:
             try:
                 session_id = parse_session_id(event.session_id)
                 if event.event_type == EventType.START:
-                    self._start(session_id, decode_payload(event, StartOrder))
+                    self._start(session_id, decode_order(event))
                 elif event.event_type == EventType.STOPPED:
                     self._stop(session_id)
                 elif event.event_type == EventType.CLEANUP:
