@@ -23,6 +23,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.errors import BedrockError
 
 # Messages that cross to Trio in one hop.
@@ -351,10 +352,9 @@ def _set_common_options(socket: _Socket, endpoint: str) -> None:
 
 @asynccontextmanager
 async def _running(socket: _SocketT) -> AsyncIterator[_SocketT]:
-    async with open_hidden_nursery() as nursery:
-        await nursery.start(socket._run)
+    async with open_service_nursery() as services:
+        await services.start(socket._run)
         yield socket
-        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

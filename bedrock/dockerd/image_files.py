@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo
 from bedrock.trace.report import ImageFiles, write_image_files
@@ -30,10 +30,10 @@ _LIMIT_S = 300.0
 class ImageListings:
     """Made by :func:`open_image_listings`."""
 
-    def __init__(self, engine: Engine, directory: Path, nursery: trio.Nursery, *, node: str) -> None:
+    def __init__(self, engine: Engine, directory: Path, services: ServiceNursery, *, node: str) -> None:
         self._engine = engine
         self._directory = directory
-        self._nursery = nursery
+        self._services = services
         self._node = node
         self._limiter = trio.CapacityLimiter(1)
         self._under_way: dict[str, trio.Event] = {}
@@ -42,7 +42,7 @@ class ImageListings:
         """See to it that there will be a list of an image."""
         if image.id not in self._under_way and not self._path(image.id).exists():
             self._under_way[image.id] = trio.Event()
-            self._nursery.start_soon(self._make, image)
+            self._services.start_soon(self._make, image)
 
     async def get(self, image_id: str, *, patience_s: float) -> Path | None:
         """The file with the list of an image; None where there is none, or none within ``patience_s``."""
@@ -148,6 +148,5 @@ def _forget_oldest(directory: Path) -> None:
 @asynccontextmanager
 async def open_image_listings(engine: Engine, directory: Path, *, node: str) -> AsyncIterator[ImageListings]:
     """Yield the lists of one node, kept in ``directory``; leaving the context gives up those that are being made."""
-    async with open_hidden_nursery() as nursery:
-        yield ImageListings(engine, directory, nursery, node=node)
-        nursery.cancel_scope.cancel()
+    async with open_service_nursery() as services:
+        yield ImageListings(engine, directory, services, node=node)
