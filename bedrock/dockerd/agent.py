@@ -13,6 +13,7 @@ import msgspec
 import structlog
 import trio
 
+from bedrock.concurrency.service_nursery import ServiceNursery
 from bedrock.dockerd.session import Host, SessionRun, Step
 from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
@@ -35,22 +36,22 @@ log = structlog.get_logger(__name__)
 class Agent:
     """The sessions of one node, each a task in the nursery that the agent is handed."""
 
-    def __init__(self, host: Host, volumes_dir: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, host: Host, volumes_dir: Path, services: ServiceNursery) -> None:
         self._host = host
         self._volumes_dir = volumes_dir
-        self._nursery = nursery
+        self._services = services
         self._sessions: dict[SessionId, SessionRun] = {}
         self._accepts_work = True
         self._news: set[SessionId] = set()
         self._has_news = trio.Event()
-        self._became_idle = trio.Event()
+        self._session_is_gone = trio.Event()
         self._all_acknowledged = trio.Event()
 
     def begin(self, record: OrderRecord, volume: SessionVolume, step: Step) -> None:
         """Take a session up at ``step``."""
         session = SessionRun(self._host, record, volume, self._mark)
         self._sessions[session.id] = session
-        self._nursery.start_soon(self._run, session, step)
+        self._services.start_soon(self._run, session, step)
 
     async def _run(self, session: SessionRun, step: Step) -> None:
         with structlog.contextvars.bound_contextvars(session=session.id):
@@ -64,17 +65,23 @@ class Agent:
                 self._host.ledger.add(session.id, outcome)
         del self._sessions[session.id]
         self._mark(session.id)
-        if not self._sessions:
-            self._became_idle.set()
+        self._session_is_gone.set()
 
-    async def stop_all(self) -> None:
-        """Take no more work, end every session, and return when they are gone."""
+    async def stop_all(self, *, at_once: bool = False) -> None:
+        """Take no more work, end every session, and return when they are gone. ``at_once``: without their grace."""
         self._accepts_work = False
+        for session in self._sessions.values():
+            session.request_stop(Reason.SHUTDOWN, at_once=at_once)
         while self._sessions:
-            self._became_idle = trio.Event()
-            for session in self._sessions.values():
-                session.request_stop(Reason.SHUTDOWN)
-            await self._became_idle.wait()
+            self._session_is_gone = trio.Event()
+            await self._session_is_gone.wait()
+
+    async def wait_settled(self) -> None:
+        """Take no more work, and return when no session is just being torn down."""
+        self._accepts_work = False
+        while any(session.is_ending for session in self._sessions.values()):
+            self._session_is_gone = trio.Event()
+            await self._session_is_gone.wait()
 
     async def wait_acknowledged(self) -> None:
         """Return when the API has acknowledged every end."""
