@@ -13,8 +13,9 @@ from bedrock.api.artifacts import ArtifactDir
 from bedrock.model import Session, SessionId, StoredFile
 from bedrock.trace.decode import Trace
 from bedrock.trace.export import Format, about_session, export
+from bedrock.trace.image_files import read_image_files
 from bedrock.trace.page import page_of
-from bedrock.trace.report import read_image_files, report_of
+from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
 
 _KEPT = 64

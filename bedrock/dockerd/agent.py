@@ -62,7 +62,7 @@ class Agent:
                 # volume stays locked and is taken up again when DockerD starts the next time.
                 log.exception("session broke off")
                 outcome = _never_ran(Status.FAILED, Reason.RUNTIME_ERROR, f"DockerD failed: {error!r}")
-                self._host.ledger.add(session.id, outcome)
+                await self._keep(session.id, outcome)
         del self._sessions[session.id]
         self._mark(session.id)
         self._session_is_gone.set()
@@ -118,19 +118,24 @@ class Agent:
 
     # -- what the API says
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """Bring this node nearer to what the API wants. A bad event is refused alone."""
+    async def apply(self, events: Iterable[Event]) -> None:
+        """Bring this node nearer to what the API wants. A bad event is refused alone.
+
+        One task at a time may call it, since it waits for the disk between events.
+        """
+        acknowledged = []
         for event in events:
             try:
                 session_id = parse_session_id(event.session_id)
                 if event.event_type == EventType.START:
                     self._start(session_id, decode_payload(event, StartOrder))
                 elif event.event_type == EventType.STOPPED:
-                    self._stop(session_id)
+                    await self._stop(session_id)
                 elif event.event_type == EventType.CLEANUP:
-                    self._host.ledger.acknowledge(session_id)
+                    acknowledged.append(session_id)
             except (InvalidInput, PacketError) as error:
                 log.warning("event from the API refused", event_type=event.event_type, error=str(error))
+        await self._host.ledger.acknowledge(acknowledged)
         if not self._host.ledger.outcomes:
             self._all_acknowledged.set()
 
@@ -143,15 +148,22 @@ class Agent:
         log.info("session received", session=session_id, image=order.image)
         self.begin(record, SessionVolume(self._volumes_dir, session_id), Step.PREPARE)
 
-    def _stop(self, session_id: SessionId) -> None:
+    async def _stop(self, session_id: SessionId) -> None:
         session = self._sessions.get(session_id)
         if session is not None:
             log.info("stop received", session=session_id)
             session.request_stop(Reason.STOP_REQUEST)
         elif session_id not in self._host.ledger.outcomes:
             message = "stopped before its node had begun it"
-            self._host.ledger.add(session_id, _never_ran(Status.STOPPED, Reason.STOP_REQUEST, message))
+            await self._keep(session_id, _never_ran(Status.STOPPED, Reason.STOP_REQUEST, message))
             self._mark(session_id)
+
+    async def _keep(self, session_id: SessionId, outcome: Outcome) -> None:
+        try:
+            await self._host.ledger.add(session_id, outcome)
+        except OSError as error:
+            # The API asks again for what it is not told of.
+            log.error("the end of a session can't be written down", session=session_id, error=str(error))
 
     def _mark(self, session_id: SessionId) -> None:
         self._news.add(session_id)

@@ -38,6 +38,7 @@ from bedrock.dockerd.engine_values import (
     ImageMissing,
     overlay_layers,
 )
+from bedrock.trace.paths import text_of
 
 _T = TypeVar("_T")
 
@@ -381,7 +382,10 @@ class Engine:
         return await self._call(work, missing=ImageMissing)
 
     async def list_image(self, image: str, *, name: str, labels: Mapping[str, str]) -> list[tuple[str, int]]:
-        """Return path and size of each regular file of an image, read from its archive as it streams by."""
+        """Return path and size of each regular file of an image, read from its archive as it streams by.
+
+        A path is what :func:`bedrock.trace.paths.text_of` makes of its bytes.
+        """
 
         def work(client: docker.APIClient) -> list[tuple[str, int]]:
             created = client.create_container(image, command=["-"], name=name, labels=dict(labels))
@@ -391,7 +395,8 @@ class Engine:
                     for member in archive:
                         trio.from_thread.check_cancelled()
                         if member.isreg():
-                            found.append((f"/{member.name.lstrip('./')}", member.size))
+                            path = "/" + member.name.removeprefix("./").lstrip("/")
+                            found.append((text_of(path.encode("utf-8", "surrogateescape")), member.size))
                     return found
             except tarfile.TarError as error:
                 raise EngineError(f"the archive of image {image} can't be read: {error}") from None

@@ -18,7 +18,8 @@ import trio
 from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo
-from bedrock.trace.report import ImageFiles, write_image_files
+from bedrock.trace.image_files import ImageFiles, write_image_files
+from bedrock.trace.paths import text_of
 from bedrock.volume import write_durably
 
 log = structlog.get_logger(__name__)
@@ -69,6 +70,9 @@ class ImageListings:
                 await trio.to_thread.run_sync(store)
         except (EngineError, OSError) as error:
             log.warning("the files of an image can't be listed; reports do without", image=image.id, error=str(error))
+        except Exception:
+            # A defect in this must not take the node down, again with each session of this image.
+            log.exception("the files of an image can't be listed; reports do without", image=image.id)
         finally:
             self._under_way.pop(image.id).set()
 
@@ -86,6 +90,8 @@ class ImageListings:
 
 def list_layers(layers: Sequence[Path]) -> Iterator[tuple[str, int]]:
     """Yield path and size of each regular file in a stack of overlayfs layers, the topmost first.
+
+    A path is what :func:`bedrock.trace.paths.text_of` makes of its bytes.
 
     A name in an upper layer hides the same name in the lower ones; a character device 0/0 there hides it altogether
     (a whiteout), and a directory marked as opaque hides what lower ones have in it (the kernel's overlayfs.rst).
@@ -114,7 +120,7 @@ def list_layers(layers: Sequence[Path]) -> Iterator[tuple[str, int]]:
                         continue
                 seen.add(path)
                 if is_new and stat.S_ISREG(info.st_mode):
-                    yield path, info.st_size
+                    yield text_of(os.fsencode(path)), info.st_size
         hidden |= newly_hidden
 
 

@@ -18,7 +18,7 @@ from bedrock.dockerd.engine import open_engine
 from bedrock.dockerd.host_tracer import open_host_tracer
 from bedrock.dockerd.image_files import open_image_listings
 from bedrock.dockerd.images import open_images
-from bedrock.dockerd.ledger import Ledger
+from bedrock.dockerd.ledger import open_ledger
 from bedrock.dockerd.poll import Poller
 from bedrock.dockerd.session import Host
 from bedrock.dockerd.tracing import tracer_image
@@ -86,7 +86,7 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             inotify=await stack.enter_async_context(open_inotify()),
             tracer=tracer,
             host_tracer=host_tracer,
-            ledger=Ledger(directory / "ended"),
+            ledger=await open_ledger(directory / "ended"),
             stop_grace_s=own.stop_grace,
             tracer_timeout_s=own.tracer_timeout,
             tracer_ring_bytes=own.tracer_ring,

@@ -277,7 +277,7 @@ class SessionRun:
         await self._tracing.remove()
         await self._host.engine.remove_volume(self._volume.name)
         # The report must be safe before FileMD may take the volume away.
-        await trio.to_thread.run_sync(self._host.ledger.add, self.id, session.outcome)
+        await self._host.ledger.add(self.id, session.outcome)
         await trio.to_thread.run_sync(self._volume.unlock)
         log.info("session ended", status=session.outcome.status, reason=session.outcome.reason)
         return session.outcome

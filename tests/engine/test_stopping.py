@@ -116,7 +116,7 @@ async def test_a_session_that_is_stopped_before_it_has_begun_ends(tmp_path: Path
     order = StartOrder(image=image, command=["true"], ttl=10**10)
     with trio.fail_after(60):
         async with open_dockerd(settings) as agent:
-            agent.apply(
+            await agent.apply(
                 [
                     Event(EventType.START, session_id, encode_payload(order)),
                     Event(EventType.STOPPED, session_id),
