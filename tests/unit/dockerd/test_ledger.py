@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.dockerd import ledger as ledger_module
@@ -65,7 +66,7 @@ async def test_a_slow_disk_does_not_hold_the_others_up(tmp_path: Path, monkeypat
     may_write = threading.Event()
 
     def write_slowly(path: Path, content: bytes) -> None:
-        assert may_write.wait(timeout=20), "the loop stood still"
+        assert may_write.wait(timeout=5), "the loop stood still"
         write_durably(path, content)
 
     monkeypatch.setattr(ledger_module, "write_durably", write_slowly)
@@ -74,7 +75,7 @@ async def test_a_slow_disk_does_not_hold_the_others_up(tmp_path: Path, monkeypat
         ledger = await open_ledger(tmp_path / "ended")
         agent = Agent(_host(ledger), tmp_path, services)
         nursery.start_soon(agent.apply, [Event(EventType.STOPPED, session_id)])
-        await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
         may_write.set()
     assert agent.is_unacknowledged(session_id)
     await agent.apply([Event(EventType.CLEANUP, session_id)])
