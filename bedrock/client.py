@@ -25,12 +25,14 @@ from bedrock import __version__
 from bedrock.errors import BedrockError
 from bedrock.model import LogsState, Node, Session, SessionId, Status, StoredFile
 from bedrock.settings import DEFAULT_URL
+from bedrock.untrusted import MalformedJson, decode_json
 
 _T = TypeVar("_T")
 
 _WAIT_S = 30
 _TIMEOUT = httpx.Timeout(30, read=_WAIT_S + 30, write=60)
 _CHUNK = 256 << 10
+_MAX_ANSWER_BYTES = 1 << 30
 
 
 class ApiError(BedrockError):
@@ -256,8 +258,8 @@ class Client:
     @staticmethod
     def _decode(response: httpx.Response, kind: type[_T]) -> _T:
         try:
-            return msgspec.json.decode(response.content, type=kind)
-        except msgspec.DecodeError as error:
+            return decode_json(response.content, kind, max_bytes=_MAX_ANSWER_BYTES)
+        except MalformedJson as error:
             raise ApiError(
                 response.status_code, "unexpected answer", f"what answers there is no Bedrock: {error}"
             ) from None
@@ -265,8 +267,8 @@ class Client:
 
 def _problem_of(response: httpx.Response) -> ApiError:
     try:
-        problem = msgspec.json.decode(response.content, type=_Problem)
-    except msgspec.DecodeError:
+        problem = decode_json(response.content, _Problem, max_bytes=_MAX_ANSWER_BYTES)
+    except MalformedJson:
         problem = _Problem(title=response.reason_phrase, detail=response.text[:200])
     return ApiError(response.status_code, problem.title, problem.detail, problem.field)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from bedrock.errors import BedrockError
-from bedrock.model import Logs, LogsState, NodeName, Reason, Session, Status, Verdict
+from bedrock.model import ExitCode, Logs, LogsState, NodeName, Reason, Session, Status, Verdict
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.RUNNING, Status.FAILED, Status.STOPPED}),
@@ -50,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason
     message: str
     finished_at: datetime
-    exit_code: int | None = None
+    exit_code: ExitCode | None = None
     started_at: datetime | None = None
     trace: Verdict | None = None
 

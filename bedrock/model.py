@@ -10,16 +10,20 @@ from __future__ import annotations
 import enum
 import re
 from datetime import UTC, datetime
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
 import uuid_utils
 
-from bedrock.duration import parse_duration
+from bedrock.duration import MAX_NS, parse_duration
 from bedrock.errors import InvalidInput
 
 SessionId = NewType("SessionId", str)
 NodeName = NewType("NodeName", str)
+# What a count may be, of records or of nanoseconds, and what a container may end with: checked where bytes come in.
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_NS)]
+ExitCode = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_Name = Annotated[str, msgspec.Meta(max_length=100)]
 
 _SESSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -110,10 +114,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     state: TraceState
-    seen: int = 0  # records that were made or should have been; 0 where nobody is left who knows
-    events: int = 0  # of them, how many are in the trace
-    lost: dict[str, int] = {}
-    unsupported: list[str] = []
+    seen: Count = 0  # records that were made or should have been; 0 where nobody is left who knows
+    events: Count = 0  # of them, how many are in the trace
+    lost: Annotated[dict[_Name, Count], msgspec.Meta(max_length=100)] = {}
+    unsupported: Annotated[list[_Name], msgspec.Meta(max_length=100)] = []
     message: str = ""
 
 
@@ -151,7 +155,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     dockerd_id: NodeName | None = None
     reason: Reason | None = None
     message: str = ""
-    exit_code: int | None = None
+    exit_code: ExitCode | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     trace: Verdict | None = None

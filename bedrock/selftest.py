@@ -17,6 +17,7 @@ import requests
 import trio
 
 from bedrock.client import Client, open_client
+from bedrock.concurrency.groups import first_member
 from bedrock.embedded import open_bedrock
 from bedrock.errors import BedrockError
 from bedrock.model import NodeName, Session, Status, TraceState
@@ -66,11 +67,11 @@ async def run_self_test(settings: Settings) -> str:
             ):
                 return await _judge(client, image, nonce, directory)
     except* (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as group:
-        raise SelfTestFailed(f"the session could not be prepared: {_first(group)}") from None
+        raise SelfTestFailed(f"the session could not be prepared: {first_member(group)}") from None
     except* trio.TooSlowError:
         raise SelfTestFailed(f"it did not end within {_LIMIT_S} seconds") from None
     except* BedrockError as group:
-        raise SelfTestFailed(str(_first(group))) from None
+        raise SelfTestFailed(str(first_member(group))) from None
     raise AssertionError("unreachable")
 
 
@@ -140,10 +141,3 @@ def _remove_image(image: str, docker_host: str) -> None:
 
 def _client(docker_host: str) -> AbstractContextManager[docker.DockerClient]:
     return closing(docker.DockerClient(docker_host, version="auto", timeout=_CALL_S))
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

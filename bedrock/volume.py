@@ -30,6 +30,7 @@ import msgspec
 
 from bedrock.lifecycle import Ending, Outcome
 from bedrock.model import NodeName, SessionId, StoredFile, Verdict
+from bedrock.untrusted import MalformedJson, decode_json
 from bedrock.wire import StartOrder
 
 LOCK = ".lock"
@@ -49,6 +50,8 @@ STDOUT = "stdout.log"
 STDERR = "stderr.log"
 TRACER_OUTPUT = "tracer.log"
 
+MAX_MANIFEST_BYTES = 16 << 20
+_MAX_RECORD_BYTES = 16 << 20
 _BLOCK = 1 << 20
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 << 10
@@ -134,8 +137,8 @@ class SessionVolume:
     def read_order(self) -> OrderRecord | None:
         """The order, or None where there is none that can be read (a crash came first)."""
         try:
-            return msgspec.json.decode((self.path / ORDER).read_bytes(), type=OrderRecord)
-        except (OSError, msgspec.DecodeError):
+            return decode_json((self.path / ORDER).read_bytes(), OrderRecord, max_bytes=_MAX_RECORD_BYTES)
+        except (OSError, MalformedJson):
             return None
 
     def read_ending(self) -> Ending | None:
@@ -152,8 +155,8 @@ class SessionVolume:
     def read_session(self) -> SessionRecord | None:
         """How it ended, once all of that is known."""
         try:
-            return msgspec.json.decode((self.path / SESSION).read_bytes(), type=SessionRecord)
-        except (OSError, msgspec.DecodeError):
+            return decode_json((self.path / SESSION).read_bytes(), SessionRecord, max_bytes=_MAX_RECORD_BYTES)
+        except (OSError, MalformedJson):
             return None
 
     def write_session(self, record: SessionRecord) -> None:

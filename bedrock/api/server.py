@@ -27,6 +27,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from bedrock.concurrency.groups import members
 from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.errors import BedrockError
 
@@ -167,9 +168,8 @@ class _Connection(TCPServer):
 
 
 def _is_broken_link(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_broken_link(item) for item in error.exceptions)
-    return isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError)
+    kinds = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+    return all(isinstance(member, kinds) for member in members(error))
 
 
 class HttpServer:

@@ -14,6 +14,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
+from bedrock.concurrency.groups import first_member
 from bedrock.duration import format_duration
 from bedrock.errors import BedrockError
 from bedrock.model import Session, utc_now
@@ -34,7 +35,7 @@ def async_command(function: Callable[_P, Awaitable[int | None]]) -> Callable[_P,
         try:
             code = trio.run(functools.partial(function, *args, **kwargs))
         except* BedrockError as group:
-            fail(first_error(group))
+            fail(first_member(group))
         except* KeyboardInterrupt:
             sys.exit(130)
         except* BrokenPipeError:
@@ -44,13 +45,6 @@ def async_command(function: Callable[_P, Awaitable[int | None]]) -> Callable[_P,
         sys.exit(code or 0)
 
     return command
-
-
-def first_error(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def fail(error: BaseException | str, code: int = EXIT_BEDROCK_FAILED) -> NoReturn:

@@ -14,6 +14,7 @@ from types import FrameType
 import structlog
 import trio
 
+from bedrock.concurrency.groups import members
 from bedrock.errors import BedrockError
 
 log = structlog.get_logger(__name__)
@@ -130,12 +131,4 @@ def _split(error: BaseException) -> tuple[list[BaseException], BaseException | N
     if not isinstance(error, BaseExceptionGroup):
         return [], error
     own, other = error.split(BedrockError)
-    return [] if own is None else list(_members(own)), other
-
-
-def _members(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _members(member)
-    else:
-        yield error
+    return [] if own is None else list(members(own)), other

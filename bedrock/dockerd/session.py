@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 
+from bedrock.concurrency.groups import first_member, members
 from bedrock.concurrency.inotify import Inotify
 from bedrock.concurrency.race import all_of, first_of
 from bedrock.dockerd.containers import (
@@ -213,7 +214,13 @@ class SessionRun:
         target = target_plan(self._record, self._volume, image)
         if not (target.command or target.entrypoint):
             raise _NeverRan("no command was given, and the image has none of its own", exit_code=None)
-        await all_of(lambda: self._host.engine.create(target), self._tracing.prepare)
+        try:
+            await all_of(lambda: self._host.engine.create(target), self._tracing.prepare)
+        except BaseExceptionGroup as group:
+            # Several have failed, or one has and then we were cancelled: one of these decides what becomes of us.
+            cancelled, errors = group.split(trio.Cancelled)
+            log.error("creating containers failed", errors=[str(error) for error in members(errors or group)])
+            raise first_member(cancelled or group) from group
 
     async def _start_target(self) -> None:
         self._report("starting")

@@ -11,6 +11,10 @@ from pathlib import Path
 import msgspec
 import zstandard
 
+from bedrock.untrusted import MalformedJson, decode_json
+
+_MAX_LISTING_BYTES = 256 << 20  # unpacked: an image of some million files
+
 
 class ImageFiles(msgspec.Struct, kw_only=True):
     """The regular files of an image: path and size in bytes."""
@@ -27,7 +31,8 @@ def write_image_files(listing: ImageFiles) -> bytes:
 def read_image_files(path: Path) -> ImageFiles | None:
     """The files of an image; None where the list can't be read, which a report does without."""
     try:
-        raw = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
-        return msgspec.json.decode(raw, type=ImageFiles)
-    except (OSError, zstandard.ZstdError, msgspec.DecodeError):
+        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as listing:
+            raw = listing.read(_MAX_LISTING_BYTES + 1)
+        return decode_json(raw, ImageFiles, max_bytes=_MAX_LISTING_BYTES)
+    except (OSError, zstandard.ZstdError, MalformedJson):
         return None

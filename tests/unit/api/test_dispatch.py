@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from bedrock.api import dispatch
 from bedrock.api.service import Api
 from bedrock.client import Client
 from bedrock.concurrency.sockets import DealerSocket, open_dealer
@@ -111,12 +112,16 @@ async def test_an_empty_packet_is_echoed(api: Api, data: bytes) -> None:
     ("data", "words"),
     [
         (b"garbage", "not JSON"),
-        (b"[1]", "not a JSON object"),
+        (b"[1]", "Expected `object`"),
         (b'{"headers": {"sender": "x"}, "events": [{"payload": "%"}]}', "not base64"),
         (b'{"headers": {"a": "b"}}', "sender"),
         (b'{"headers": {"sender": "../x"}}', "not a node name"),
         (b'{"headers": {"sender": "x", "protocol": "2", "slots": "-1"}}', "slots"),
         (b'{"headers": {"sender": "x", "protocol": "2", "wait": "soon"}}', "wait"),
+        (b'{"headers": {"sender": "x", "protocol": "2", "wait": "' + b"9" * 1_000_000 + b'h"}}', "wait"),
+        (b'{"headers": {"sender": "x", "protocol": "2", "seq": "' + b"9" * 1_000 + b'"}}', "seq"),
+        (b'{"unknown": ' + b"[" * 100_000, "nested"),
+        (b'{"headers": {"sender": "\xff"}}', "not JSON"),
     ],
 )
 async def test_a_packet_that_can_t_be_used_is_answered_counted_and_never_fatal(
@@ -128,6 +133,64 @@ async def test_a_packet_that_can_t_be_used_is_answered_counted_and_never_fatal(
         assert (await node.poll())["events"] == []
     metrics = (await client._request("GET", "/metrics")).text
     assert 'bedrock_packets_refused_total{cause="content"} 1.0' in metrics
+
+
+_END = b'{"status":"finished","reason":"exit","message":"%s","finished_at":"%s"%s}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (_END % (b"\xff", b"2026-01-02T03:04:05Z", b""), "not JSON"),
+        (_END % (b"m", b"2026-01-02T03:04:05+23:59", b""), "UTC"),
+        (_END % (b"m", b"2026-01-02T03:04:05Z", b',"exit_code":1' + b"0" * 30), "exit_code"),
+        (_END % (b"m", b"2026-01-02T03:04:05Z", b',"more":' + b"[" * 100_000), "nested"),
+        (_END.replace(b"finished", b"running", 1) % (b"m", b"2026-01-02T03:04:05Z", b""), "running"),
+    ],
+)
+async def test_an_end_that_can_not_be_read_ends_its_session_alone_and_is_not_stored(
+    api: Api, client: Client, payload: bytes, words: str
+) -> None:
+    async with open_node(api, "a") as node:
+        await node.own_poll(full="true")
+        first, second = [await client.create("busybox", "true", ttl="1m") for _ in range(2)]
+        answer = await node.own_poll(
+            ("session_progress", second.id, b'{"message":"\xff"}'),
+            ("session_end", first.id, payload),
+            ("session_running", second.id, b'{"started_at":"2026-01-02T03:04:05Z"}'),
+        )
+        assert kinds(answer)[0] == ("session_cleanup", first.id)
+        ended, running = await get(client, first), await get(client, second)
+        assert (ended.status, ended.reason, ended.exit_code) == (Status.FAILED, Reason.RUNTIME_ERROR, None)
+        assert words in ended.message
+        assert running.started_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+async def test_a_message_of_any_length_is_cut_short_and_its_session_ends(api: Api, client: Client) -> None:
+    async with open_node(api, "a") as node:
+        await node.own_poll(full="true")
+        session = await client.create("busybox", "true", ttl="1m")
+        progress = b'{"message":"%s"}' % (b"x" * 1_500_000)
+        await node.own_poll(("session_progress", session.id, progress))
+        assert len((await get(client, session)).message) < 5_000
+        await node.own_poll(("session_end", session.id, _END % (b"x" * 1_500_000, b"2026-01-02T03:04:05Z", b"")))
+        ended = await get(client, session)
+        assert (ended.status, ended.message[:3]) == (Status.FINISHED, "xxx")
+        assert len(ended.message) < 5_000
+
+
+async def test_a_defect_that_one_packet_hits_upon_ends_neither_the_api_nor_other_nodes(
+    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with open_node(api, "a") as node, open_node(api, "b") as other:
+        with monkeypatch.context() as broken:
+            broken.setattr(dispatch, "read_poll", fail)
+            assert "could not handle the packet" in (await node.own_poll())["headers"]["error"]
+        assert (await other.own_poll())["events"] == []
+    assert 'packets_refused_total{cause="defect"} 1.0' in (await client._request("GET", "/metrics")).text
 
 
 async def test_unknown_events_and_foreign_sessions_are_ignored_and_a_good_one_beside_them_counts(
