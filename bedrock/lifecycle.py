@@ -34,6 +34,15 @@ class TransitionRefused(BedrockError):
         self.wanted = wanted
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """Why a session is over. ``exit_code`` only where it is known otherwise than from the container."""
+
+    status: Status
+    reason: Reason
+    message: str
+    exit_code: int | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a session ended, as its node saw it."""
 
