@@ -1,7 +1,7 @@
 """Runs scripts/demo, as it was committed last, in virtual machines that have never seen Bedrock.
 
-A machine has a Debian of its own on its disk, boots the kernel of that, and has Debian's Docker Engine with cgroup v2 and
-the systemd driver. It is emulated, without hardware's help. Packages come from where this host gets its own.
+A machine has a Debian of its own on its disk, boots that one's kernel, and has Debian's Docker Engine with cgroup v2
+and the systemd driver. It is emulated in software. Packages come from where this host gets its own.
 """
 
 from __future__ import annotations
