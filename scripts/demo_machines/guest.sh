@@ -11,7 +11,7 @@ fail() {
     finish 1
 }
 
-stty cols 120 rows 40
+stty -F /dev/ttyS1 cols 120 rows 40
 [ ! -e /media/environment ] || . /media/environment
 cp /media/pip.conf /etc/pip.conf
 . /etc/os-release
@@ -26,7 +26,7 @@ esac
 
 cd /root || fail "there is no /root"
 echo "# git clone bedrock"
-git clone --quiet /media/bedrock.bundle bedrock || fail "git clone"
+git -c advice.detachedHead=false clone --quiet /media/bedrock.bundle bedrock || fail "git clone"
 echo "# cd bedrock && scripts/demo"
 (cd bedrock && exec scripts/demo)
 code=$?

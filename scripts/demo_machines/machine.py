@@ -25,8 +25,8 @@ class MachineFailed(Exception):
 def run_machine(system: System, media: Path, directory: Path, *, limit_s: float, show: Callable[[str], None]) -> int:
     """Boot a system whose disk stays as it is, run what ``media`` brings, and return its exit code.
 
-    Each line that it prints goes to ``show``, and every minute without one, the last line of the console, which is in
-    ``directory``. Raises :class:`MachineFailed`.
+    Each line that it prints goes to ``show``, and every minute without one, dots, with the last line of the console if that is
+    new. The console's text is in ``directory``. Raises :class:`MachineFailed`.
     """
     console, status = directory / "console.txt", directory / "status"
     # No machine outlives this process. One thread emulates both processors: with a thread for each, older emulators
@@ -49,7 +49,7 @@ def run_machine(system: System, media: Path, directory: Path, *, limit_s: float,
     reader = threading.Thread(target=_read_lines, args=(process, lines), name="the machine's output")
     reader.start()
     try:
-        _follow(lines, console, limit_s, show)
+        follow(lines, console, limit_s, show)
     finally:
         process.kill()
         process.wait()
@@ -67,20 +67,20 @@ def _read_lines(process: subprocess.Popen[str], lines: queue.Queue[str | None]) 
     lines.put(None)
 
 
-def _follow(lines: queue.Queue[str | None], console: Path, limit_s: float, show: Callable[[str], None]) -> None:
+def follow(lines: queue.Queue[str | None], console: Path, limit_s: float, show: Callable[[str], None]) -> None:
     """Show what comes until there is no more."""
-    end = time.monotonic() + limit_s
-    while True:
+    end, last_words = time.monotonic() + limit_s, [""]
+    while (left_s := end - time.monotonic()) > 0:
         try:
-            line = lines.get(timeout=max(0.0, min(_QUIET_S, end - time.monotonic())))
+            line = lines.get(timeout=min(_QUIET_S, left_s))
         except queue.Empty:
-            if time.monotonic() >= end:
-                raise MachineFailed(_last_words(console, f"the machine is not done after {limit_s:.0f} s")) from None
-            show(f"... {_last_lines(console, 1)[-1:]}")
+            before, last_words = last_words, _last_lines(console, 1)
+            show(" ".join(["...", *(last_words if last_words != before else [])]))
             continue
         if line is None:
             return
         show(line)
+    raise MachineFailed(_last_words(console, f"the machine is not done after {limit_s:.0f} s"))
 
 
 def _last_lines(console: Path, count: int) -> list[str]:
