@@ -25,8 +25,8 @@ class MachineFailed(Exception):
 def run_machine(system: System, media: Path, directory: Path, *, limit_s: float, show: Callable[[str], None]) -> int:
     """Boot a system whose disk stays as it is, run what ``media`` brings, and return its exit code.
 
-    Each line that it prints goes to ``show``, and every minute without one, dots, with the last line of the console if that is
-    new. The console's text is in ``directory``. Raises :class:`MachineFailed`.
+    Each line that it prints goes to ``show``; after a minute without one, dots do, with the last line of the console if
+    that is new. The console's text is in ``directory``. Raises :class:`MachineFailed`.
     """
     console, status = directory / "console.txt", directory / "status"
     # No machine outlives this process. One thread emulates both processors: with a thread for each, older emulators
