@@ -28,7 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=default_cache, metavar="DIR",
                         help=f"for disks, which the next run uses again, and logs ({default_cache})")  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="install Debian again, with today's packages")
-    parser.add_argument("--limit", type=int, default=3600, metavar="SECONDS",
+    parser.add_argument("--limit", type=int, default=7200, metavar="SECONDS",
                         help="how long a machine may run (%(default)s)")  # fmt: skip
     return parser.parse_args()
 
