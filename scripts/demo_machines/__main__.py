@@ -7,8 +7,10 @@ and the systemd driver. It is emulated in software. Packages come from where thi
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -59,14 +61,17 @@ def run_demo(suite: str, options: argparse.Namespace) -> int:
 def main() -> int:
     options = parse()
     options.cache.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     suites = list(_RELEASES) if options.release == "both" else [options.release]
     codes = []
-    for suite in suites:
-        try:
-            codes.append(run_demo(suite, options))
-        except (DiskFailed, MachineFailed) as error:
-            print(f"error: {suite}: {error}", file=sys.stderr)
-            codes.append(1)
+    with (options.cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for suite in suites:
+            try:
+                codes.append(run_demo(suite, options))
+            except (DiskFailed, MachineFailed) as error:
+                print(f"error: {suite}: {error}", file=sys.stderr)
+                codes.append(1)
     return max(codes)
 
 
