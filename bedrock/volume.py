@@ -6,7 +6,8 @@
 ``.gate/``            mounted read-only at ``/.bedrock`` in the target: the gate, and the tracer's socket
 ``tracer.json``       the tracer's state and counts, written by the tracer
 ``trace.bdt``         the trace
-``stdout.log`` ...    what the target printed
+``stdout.log`` ...    what the target has printed so far
+``.output-over``      how many bytes it has printed beyond its ``max_output``
 ``image.files``       the files of the image, with their sizes: which of them were never touched is seen from that
 ``tracer-output.tar`` what a tracer of another make has written into directories
 ``session.json``      how it ended
@@ -28,7 +29,7 @@ from pathlib import Path
 import msgspec
 
 from bedrock.lifecycle import Outcome
-from bedrock.model import NodeName, SessionId, StoredFile, Verdict
+from bedrock.model import NodeName, Output, SessionId, StoredFile, Verdict
 from bedrock.wire import StartOrder
 
 LOCK = ".lock"
@@ -45,6 +46,7 @@ FOREIGN_READY = "ready"  # by which a tracer of another make says that it has at
 NESTED_OUTPUT = "tracer-output.tar"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
+OUTPUT_COUNTER = ".output-over"
 TRACER_OUTPUT = "tracer.log"
 
 _BLOCK = 1 << 20
@@ -79,6 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     session_id: SessionId
     files: list[StoredFile]
     trace: Verdict | None = None
+    output: Output | None = None
 
 
 class SessionVolume:
@@ -149,6 +152,7 @@ class SessionVolume:
             session_id=self.session_id,
             files=[describe_file(path) for path in self._uploads()],
             trace=record.outcome.trace,
+            output=record.outcome.output,
         )
         write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
 

@@ -76,13 +76,16 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload of ``session_start``. ``ttl`` is in nanoseconds, as Go encodes it; ``init``, ``trace`` are ours."""
+    """Payload of ``session_start``. ``ttl`` is in nanoseconds, as Go encodes it; ``init``, ``trace``, ``max_output``
+    are ours.
+    """
 
     image: str
     command: list[str]
     ttl: int
     init: bool = False
     trace: TraceSpec = TraceSpec()
+    max_output: int | None = None  # bytes; None is the node's default
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):

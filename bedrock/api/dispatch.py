@@ -181,6 +181,7 @@ class Dispatcher:
             ttl=session.ttl_ns,
             init=session.init,
             trace=session.tracing,
+            max_output=session.max_output,
         )
         return Event(EventType.START, session_id, encode_payload(order))
 
