@@ -196,6 +196,7 @@ class Dispatcher:
                 ttl=session.ttl_ns,
                 init=session.init,
                 trace=session.tracing,
+                max_output=session.max_output,
             )
         else:
             order = PlainOrder(image=session.image, command=" ".join(session.argv), ttl=session.ttl_ns)

@@ -143,7 +143,11 @@ class Agent:
         if session_id in self._sessions or session_id in self._host.ledger.outcomes or not self._accepts_work:
             return
         # What the site's defaults are is decided now: they may be others when the session is adopted.
-        order = msgspec.structs.replace(order, trace=self._host.tracing_of(order.trace))
+        order = msgspec.structs.replace(
+            order,
+            trace=self._host.tracing_of(order.trace),
+            max_output=order.max_output or self._host.max_output,
+        )
         record = OrderRecord(session_id=session_id, node=self._host.node, order=order)
         log.info("session received", session=session_id, image=order.image)
         self.begin(record, SessionVolume(self._volumes_dir, session_id), Step.PREPARE)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,7 +28,7 @@ import requests
 import trio
 import urllib3.exceptions
 
-from bedrock.concurrency.threads import ThreadStream, open_thread_stream
+from bedrock.concurrency.threads import ThreadStream, open_thread_stream, run_closable
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
     ContainerPlan,
@@ -38,6 +39,7 @@ from bedrock.dockerd.engine_values import (
     ImageMissing,
     overlay_layers,
 )
+from bedrock.dockerd.output_stream import OutputStream, Sink, attach, open_log
 from bedrock.trace.paths import text_of
 
 _T = TypeVar("_T")
@@ -45,7 +47,6 @@ _T = TypeVar("_T")
 # More starts at once than the machine has cores only make each of them slower.
 _STARTS_AT_ONCE = 3
 _CALLS_AT_ONCE = 16
-_COPIES_AT_ONCE = 4
 _CALL_TIMEOUT_S = 120
 # A call that takes longer than its connection may be silent is given up all the same.
 _CALL_LIMIT_S = _CALL_TIMEOUT_S + 10.0
@@ -132,7 +133,6 @@ class Engine:
         self._idle: list[docker.APIClient] = []
         self._calls = trio.CapacityLimiter(_CALLS_AT_ONCE)
         self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
-        self._copies = trio.CapacityLimiter(_COPIES_AT_ONCE)
         self._limit_s = _CALL_LIMIT_S
         self._under_way: set[trio.CancelScope] = set()
 
@@ -267,8 +267,11 @@ class Engine:
                 security_opt=list(plan.security_opt) or None,
                 read_only=plan.read_only or None,
                 privileged=plan.privileged,
-                # Whatever the engine's default is, we must be able to read the output, and all of it.
-                log_config=docker.types.LogConfig(type="json-file", config={}),
+                # Whatever the engine's default is, we must be able to read the output, and it must have a bound. Of the
+                # engine's own formats this is the one that keeps bytes which are no UTF-8, and the fastest.
+                log_config=docker.types.LogConfig(
+                    type="local", config={"max-size": str(plan.log_bytes), "max-file": "2", "compress": "false"}
+                ),
             )
             created = client.create_container(
                 plan.image,
@@ -350,23 +353,32 @@ class Engine:
             return ""
         return raw.decode("utf-8", "replace").strip()[-_TAIL_CHARACTERS:]
 
-    async def copy_output(self, container: str, *, stdout: Path, stderr: Path) -> None:
-        """Write what a container has printed to two files, which may be the same one, in constant memory."""
+    async def attach_output(self, container: str) -> OutputStream:
+        """Attach to what a container prints from now on. Raises :class:`ContainerMissing`."""
+        return await self._open_output(attach, container)
 
-        def copy(client: docker.APIClient, path: Path, **streams: bool) -> None:
-            with path.open("wb") as file:
-                for chunk in client.logs(container, stream=True, **streams):
-                    trio.from_thread.check_cancelled()
-                    file.write(chunk)
+    async def open_log(self, container: str, *, follow: bool) -> OutputStream:
+        """Open the log of what a container has printed. Raises :class:`ContainerMissing`."""
+        return await self._open_output(partial(open_log, follow=follow), container)
 
-        def work(client: docker.APIClient) -> None:
-            if stdout == stderr:
-                copy(client, stdout, stdout=True, stderr=True)
-            else:
-                copy(client, stdout, stdout=True, stderr=False)
-                copy(client, stderr, stdout=False, stderr=True)
+    async def _open_output(self, function: Callable[[docker.APIClient, str], OutputStream], name: str) -> OutputStream:
+        def work() -> OutputStream:
+            with _translated(ContainerMissing):
+                return function(self._client(timeout_s=None), name)
 
-        await self._read(work, limiter=self._copies, missing=ContainerMissing, waits=False)
+        return await trio.to_thread.run_sync(work, limiter=self._calls)
+
+    async def read_output(self, stream: OutputStream, sink: Sink) -> bool:
+        """Hand what is in ``stream`` to ``sink``, in a thread of its own, and close it; see :meth:`OutputStream.read`.
+
+        Cancelled, it ends when ``sink`` returns.
+        """
+
+        def work() -> bool:
+            with _translated():
+                return stream.read(sink)
+
+        return await run_closable(work, stream.close, name="output")
 
     async def read_image_file(self, image: str, path: str, *, name: str, labels: Mapping[str, str]) -> bytes:
         """Return the tar archive of one path in an image, through a container that is never started."""

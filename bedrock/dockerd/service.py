@@ -19,6 +19,7 @@ from bedrock.dockerd.host_tracer import open_host_tracer
 from bedrock.dockerd.image_files import open_image_listings
 from bedrock.dockerd.images import open_images
 from bedrock.dockerd.ledger import open_ledger
+from bedrock.dockerd.output import open_outputs
 from bedrock.dockerd.poll import Poller
 from bedrock.dockerd.session import Host
 from bedrock.dockerd.tracing import tracer_image
@@ -91,6 +92,8 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             tracer_timeout_s=own.tracer_timeout,
             tracer_ring_bytes=own.tracer_ring,
             tracing=TraceSpec(mode=own.trace_mode, max_size=own.trace_max_size),
+            outputs=await stack.enter_async_context(open_outputs(engine)),
+            max_output=own.max_output,
             foreign=ForeignNeeds(capabilities=own.other_tracer_capabilities, binds=own.other_tracer_binds),
             foreign_delay_s=own.other_tracer_delay,
         )
