@@ -99,10 +99,12 @@ class Client:
         init: bool = False,
         labels: Mapping[str, str] | None = None,
         trace: str | Mapping[str, Any] | None = None,
+        max_output: str | int | None = None,
     ) -> Session:
         """Submit a session. A string of a command is split as a shell splits words, a sequence is not.
 
         ``trace`` is a mode (events, summary, off), or a mapping with any of mode, paths, classes and max_size.
+        ``max_output`` is the upper size of what is kept of the output: 64MiB, or a number of bytes.
         """
         body: dict[str, Any] = {
             "image": image,
@@ -113,6 +115,8 @@ class Client:
         }
         if trace is not None:
             body["trace"] = trace if isinstance(trace, str) else dict(trace)
+        if max_output is not None:
+            body["max_output"] = max_output
         return self._decode(await self._request("POST", "/api/sessions", json=body), Session)
 
     async def get(self, session_id: str) -> Tagged:

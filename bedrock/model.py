@@ -28,6 +28,9 @@ _Name = Annotated[str, msgspec.Meta(max_length=100)]
 # Where nothing proves that a session's files are all, they are taken for all when none has come for this long.
 FILES_SETTLED_AFTER_S = 10.0
 
+# What a session's output may be allowed to have at the most.
+MAX_OUTPUT_BYTES = 1 << 40
+
 _SESSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -124,6 +127,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of what a session's command printed.
+
+    ``stdout`` and ``stderr`` are the sizes of what is kept, in bytes; together they are not above ``max_output``. What
+    was printed after that is ``over``. ``message`` has a sentence for whatever is not as it was printed.
+    """
+
+    stdout: int = 0
+    stderr: int = 0
+    over: int = 0
+    message: str = ""
+
+
 class LogsState(enum.StrEnum):
     """How far a session's files have come home."""
 
@@ -155,6 +171,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     init: bool = False
     labels: dict[str, str] = {}
     tracing: TraceSpec = TraceSpec()
+    max_output: int | None = None  # bytes; None is the node's default
     dockerd_id: NodeName | None = None
     reason: Reason | None = None
     message: str = ""
@@ -162,6 +179,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     trace: Verdict | None = None
+    output: Output | None = None
     logs: Logs = Logs()
 
     @property

@@ -81,13 +81,14 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload of ``session_start`` for our own nodes. ``ttl`` is in nanoseconds."""
+    """Payload of ``session_start`` for our own nodes. ``ttl`` is in nanoseconds, ``max_output`` in bytes."""
 
     image: str
     command: list[str]
     ttl: Count
     init: bool = False
     trace: TraceSpec = TraceSpec()
+    max_output: Count | None = None  # None is the node's default
 
 
 class PlainOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +188,7 @@ def decode_order(event: Event) -> StartOrder:
             words = split_words(words)
         except ValueError as error:
             raise PacketError(f"payload of {event.event_type}: command can't be split: {error}") from None
-    return StartOrder(image=order.image, command=words, ttl=order.ttl, init=order.init, trace=order.trace)
+    return StartOrder(**{**msgspec.structs.asdict(order), "command": words})
 
 
 def _event(raw: _RawEvent, index: int) -> Event:

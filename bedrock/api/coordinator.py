@@ -21,7 +21,7 @@ from bedrock import lifecycle
 from bedrock.api.fleet import Duty, Fleet, NodeState
 from bedrock.api.metrics import ApiMetrics
 from bedrock.api.sessions import Sessions, Stored, UnknownSession
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.errors import BedrockError
 from bedrock.kv import KVStore, StoreError
 from bedrock.lifecycle import Outcome
@@ -356,8 +356,7 @@ async def open_coordinator(
     )
     await coordinator._load_work()
     coordinator._assignment_wanted.set()
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(coordinator._assign_waiting)
-        nursery.start_soon(coordinator._watch_liveness)
+    async with open_service_nursery() as services:
+        services.start_soon(coordinator._assign_waiting)
+        services.start_soon(coordinator._watch_liveness)
         yield coordinator
-        nursery.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from bedrock import __version__
 from bedrock.api.coordinator import Coordinator
 from bedrock.api.fleet import Duty, NodeState
 from bedrock.api.poll import Poll, outcome_of, progress_of, read_poll, started_at_of, unreadable_end
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.concurrency.sockets import RouterSocket, open_router
 from bedrock.errors import BedrockError
 from bedrock.kv import StoreError
@@ -196,6 +196,7 @@ class Dispatcher:
                 ttl=session.ttl_ns,
                 init=session.init,
                 trace=session.tracing,
+                max_output=session.max_output,
             )
         else:
             order = PlainOrder(image=session.image, command=" ".join(session.argv), ttl=session.ttl_ns)
@@ -212,8 +213,7 @@ async def open_dispatcher(coordinator: Coordinator, endpoint: str, *, boot: str)
 
     ``boot`` names this run of the API. Raises what :func:`open_router` raises when the endpoint can't be used.
     """
-    async with open_router(endpoint) as socket, open_hidden_nursery() as nursery:
+    async with open_router(endpoint) as socket, open_service_nursery() as services:
         dispatcher = Dispatcher(coordinator, socket, boot)
-        nursery.start_soon(dispatcher.run)
+        services.start_soon(dispatcher.run)
         yield dispatcher
-        nursery.cancel_scope.cancel()

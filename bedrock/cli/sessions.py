@@ -48,6 +48,7 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
 @click.option("--trace-path", "paths", multiple=True, metavar="PATH", help="Trace files below PATH only; repeatable.")
 @click.option("--trace-class", "classes", multiple=True, metavar="CLASS", help=f"Trace {_CLASSES} only; repeatable.")
 @click.option("--trace-max-size", "max_size", metavar="SIZE", help="Upper size of the trace: 512MiB, 0 for none.")
+@click.option("--max-output", metavar="SIZE", help="Upper size of the output: 64MiB.  [the node's default]")
 @click.option("-d", "--detach", is_flag=True, help="Print the session's id and return at once.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the command's own output.")
 @async_command
@@ -61,6 +62,7 @@ async def run(  # noqa: PLR0917 - click calls it by name
     paths: tuple[str, ...],
     classes: tuple[str, ...],
     max_size: str | None,
+    max_output: str | None,
     detach: bool,
     quiet: bool,
 ) -> int:
@@ -74,7 +76,9 @@ async def run(  # noqa: PLR0917 - click calls it by name
     given = {"mode": mode, "paths": list(paths), "classes": list(classes), "max_size": max_size}
     tracing = {name: value for name, value in given.items() if value}
     async with open_client() as client:
-        session = await client.create(image, command, ttl=ttl, init=init, labels=labels, trace=tracing or None)
+        session = await client.create(
+            image, command, ttl=ttl, init=init, labels=labels, trace=tracing or None, max_output=max_output
+        )
         if detach:
             say(session.id)
             return 0

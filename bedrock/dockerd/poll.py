@@ -144,7 +144,7 @@ class Poller:
                 except PacketError as error:
                     log.warning("answer of the API refused", error=str(error))
                     continue
-                self._agent.apply(answer.events)
+                await self._agent.apply(answer.events)
                 # An answer to an older poll is as good as any for what is in it, but it confirms nothing newer.
                 # One that names no poll can only be to the latest.
                 if answer.header(Header.SEQUENCE) in {str(self._sequence), None}:

@@ -44,7 +44,7 @@ class FakeAgent:
     def is_unacknowledged(self, session_id: str) -> bool:
         return False
 
-    def apply(self, events: Iterable[Event]) -> None:
+    async def apply(self, events: Iterable[Event]) -> None:
         self.applied += events
 
 
