@@ -76,7 +76,7 @@ class SessionOutput:
         if self._is_unsure:
             yield "the last line of the output may have had an end, which the engine's log does not show"
         if not self._is_whole:
-            yield f"output is missing: the engine did not hand over the rest within {patience_s:.0f} s"
+            yield f"output is missing: the engine did not hand over the rest within {patience_s:g} s"
 
     async def _follow(self, stream: OutputStream | None) -> None:
         try:
