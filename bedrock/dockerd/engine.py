@@ -40,6 +40,7 @@ from bedrock.dockerd.engine_values import (
     overlay_layers,
 )
 from bedrock.dockerd.output_stream import OutputStream, Sink, attach, open_log
+from bedrock.trace.paths import text_of
 
 _T = TypeVar("_T")
 
@@ -47,6 +48,8 @@ _T = TypeVar("_T")
 _STARTS_AT_ONCE = 3
 _CALLS_AT_ONCE = 16
 _CALL_TIMEOUT_S = 120
+# A call that takes longer than its connection may be silent is given up all the same.
+_CALL_LIMIT_S = _CALL_TIMEOUT_S + 10.0
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 2000
 
@@ -120,8 +123,8 @@ class _Chunks(io.RawIOBase):
 class Engine:
     """One Docker Engine. Made by :func:`open_engine`; every method raises :class:`EngineError` or a kind of it.
 
-    A cancelled call returns when the engine has answered: whether it took effect is then unknown, as it is after
-    :class:`EngineUnavailable`, so callers name what they create and look it up by name.
+    A cancelled call returns when the engine has answered, or after :meth:`hurry`: whether it took effect is then
+    unknown, as it is after :class:`EngineUnavailable`, so callers name what they create and look it up by name.
     """
 
     def __init__(self, base_url: str, api_version: str) -> None:
@@ -130,6 +133,14 @@ class Engine:
         self._idle: list[docker.APIClient] = []
         self._calls = trio.CapacityLimiter(_CALLS_AT_ONCE)
         self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
+        self._limit_s = _CALL_LIMIT_S
+        self._under_way: set[trio.CancelScope] = set()
+
+    def hurry(self, limit_s: float) -> None:
+        """Let no call take longer than ``limit_s`` seconds from now on, those that are under way included."""
+        self._limit_s = limit_s
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, trio.current_time() + limit_s)
 
     def _client(self, timeout_s: int | None = _CALL_TIMEOUT_S) -> docker.APIClient:
         # The stubs don't know that None means no limit.
@@ -149,7 +160,39 @@ class Engine:
                 self._idle.append(client)  # not after an error: its connection may be in an unknown state
                 return result
 
-        return await trio.to_thread.run_sync(work, limiter=limiter or self._calls)
+        async with limiter or self._calls:
+            # A call that is under way is waited for, since what it does would otherwise happen behind our back.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limit_s) as scope:
+                self._under_way.add(scope)
+                try:
+                    return await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+                finally:
+                    self._under_way.discard(scope)
+        raise EngineUnavailable(f"the Docker Engine did not answer within {self._limit_s:g} s")
+
+    async def _read(
+        self,
+        function: Callable[[docker.APIClient], _T],
+        *,
+        limiter: trio.CapacityLimiter,
+        missing: type[EngineError],
+        waits: bool,
+    ) -> _T:
+        """Call what takes long, reading piece by piece, and ends with the next piece when it is cancelled.
+
+        ``function`` calls :func:`trio.from_thread.check_cancelled` before it does anything with a piece. That it has
+        ended is waited for where it has something to clean up (``waits``).
+        """
+
+        def work() -> _T:
+            with _translated(missing):
+                client = self._client()
+                try:
+                    return function(client)
+                finally:
+                    client.close()
+
+        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=not waits)
 
     async def info(self) -> dict[str, Any]:
         """The engine's description of itself and of its host."""
@@ -351,19 +394,28 @@ class Engine:
         return await self._call(work, missing=ImageMissing)
 
     async def list_image(self, image: str, *, name: str, labels: Mapping[str, str]) -> list[tuple[str, int]]:
-        """Return path and size of each regular file of an image, read from its archive as it streams by."""
+        """Return path and size of each regular file of an image, read from its archive as it streams by.
+
+        A path is what :func:`bedrock.trace.paths.text_of` makes of its bytes.
+        """
 
         def work(client: docker.APIClient) -> list[tuple[str, int]]:
             created = client.create_container(image, command=["-"], name=name, labels=dict(labels))
             try:
                 with tarfile.open(fileobj=_Chunks(client.export(created["Id"])), mode="r|") as archive:
-                    return [(f"/{member.name.lstrip('./')}", member.size) for member in archive if member.isreg()]
+                    found = []
+                    for member in archive:
+                        trio.from_thread.check_cancelled()
+                        if member.isreg():
+                            path = "/" + member.name.removeprefix("./").lstrip("/")
+                            found.append((text_of(path.encode("utf-8", "surrogateescape")), member.size))
+                    return found
             except tarfile.TarError as error:
                 raise EngineError(f"the archive of image {image} can't be read: {error}") from None
             finally:
                 client.remove_container(created["Id"], force=True)
 
-        return await self._call(work, missing=ImageMissing)
+        return await self._read(work, limiter=self._calls, missing=ImageMissing, waits=True)
 
     def open_events(self, labels: Mapping[str, str]) -> AbstractAsyncContextManager[ThreadStream[dict[str, Any]]]:
         """Follow what happens to the containers that carry ``labels``.

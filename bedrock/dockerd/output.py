@@ -15,8 +15,8 @@ from pathlib import Path
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, EngineError
 from bedrock.dockerd.output_files import OutputFiles, Replay
@@ -135,9 +135,9 @@ class SessionOutput:
 class Outputs:
     """Follows the output of containers, each in a task of its own. Made by :func:`open_outputs`."""
 
-    def __init__(self, engine: Engine, nursery: trio.Nursery) -> None:
+    def __init__(self, engine: Engine, services: ServiceNursery) -> None:
         self._engine = engine
-        self._nursery = nursery
+        self._services = services
 
     async def begin(self, container: str, volume: SessionVolume, max_output: int) -> SessionOutput:
         """Follow a container that is about to be started. Raises :class:`EngineError` when it can't be attached to."""
@@ -152,7 +152,7 @@ class Outputs:
 
     def _start(self, container: str, files: OutputFiles, stream: OutputStream | None) -> SessionOutput:
         output = SessionOutput(self._engine, container, files)
-        self._nursery.start_soon(output._follow, stream)
+        self._services.start_soon(output._follow, stream)
         return output
 
 
@@ -175,6 +175,5 @@ async def copy_log(engine: Engine, container: str, path: Path) -> None:
 @asynccontextmanager
 async def open_outputs(engine: Engine) -> AsyncIterator[Outputs]:
     """Follow outputs until the context is left; containers that still run then are left to a successor."""
-    async with open_hidden_nursery() as nursery:
-        yield Outputs(engine, nursery)
-        nursery.cancel_scope.cancel()
+    async with open_service_nursery() as services:
+        yield Outputs(engine, services)
