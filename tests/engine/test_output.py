@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,10 +15,10 @@ from processes import Fleet
 from sessions import content, finished, running
 
 from bedrock.client import ApiError, Client, open_client
-from bedrock.dockerd.engine import Engine, open_engine
+from bedrock.dockerd.engine import open_engine
 from bedrock.dockerd.engine_values import ContainerPlan
-from bedrock.dockerd.output import SessionOutput, open_outputs
-from bedrock.model import LogsState, Output, Reason, Status, new_session_id
+from bedrock.dockerd.output import open_outputs
+from bedrock.model import LogsState, Reason, Status, new_session_id
 from bedrock.volume import MANIFEST, OUTPUT_COUNTER, STDERR, STDOUT, SessionVolume
 
 _MIB = 1 << 20
@@ -255,13 +253,11 @@ async def test_a_line_of_which_the_log_does_not_show_the_end_is_said(fleet: Flee
         assert "may have had an end" in session.message
 
 
-@asynccontextmanager
-async def _followed(image: str, directory: Path, command: str) -> AsyncIterator[tuple[Engine, SessionOutput, Path]]:
-    """A container whose output is followed by somebody who leaves it alone when it has printed its first line."""
+async def test_output_that_is_not_waited_for_is_said_to_lack_its_end(image: str, tmp_path: Path) -> None:
     plan = ContainerPlan(
-        name="bedrock-test-output", image=image, command=["sh", "-c", command], labels={}, binds=[], init=True
+        name="bedrock-test-output", image=image, command=["sh", "-c", "echo 1; sleep 60"], labels={}, binds=[]
     )
-    volume = SessionVolume(directory, new_session_id())
+    volume = SessionVolume(tmp_path, new_session_id())
     volume.path.mkdir(parents=True)
     async with open_engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")) as engine:
         await engine.create(plan)
@@ -270,26 +266,31 @@ async def _followed(image: str, directory: Path, command: str) -> AsyncIterator[
                 output = await outputs.begin(plan.name, volume, 1000)
                 await engine.start(plan.name)
                 with trio.fail_after(30):
-                    while not (path := volume.path / STDOUT).exists() or not path.read_bytes():
+                    while not (volume.path / STDOUT).exists() or (volume.path / STDOUT).read_bytes() != b"1\n":
                         await trio.sleep(0.02)
-            yield engine, output, path
+                with trio.fail_after(10):
+                    ended = await output.end()
+                    assert (ended.stdout, ended.over) == (2, 0)
+                    assert "output may be missing: the engine did not hand over the rest in time" in ended.message
+                    assert await output.end() == ended
         finally:
             await engine.remove(plan.name)
 
 
-async def test_what_a_follower_that_is_cancelled_has_left_is_brought_home_at_the_end(
-    image: str, tmp_path: Path
+async def test_what_a_session_had_printed_comes_home_when_why_it_is_over_had_been_decided(
+    fleet: Fleet, image: str
 ) -> None:
-    async with _followed(image, tmp_path, "echo 1; sleep 1; echo 2") as (engine, output, path):
-        with trio.fail_after(30):
-            while not (await engine.inspect("bedrock-test-output")).has_ended:
-                await trio.sleep(0.05)
-        assert await output.finish(30) == Output(stdout=4)
-        assert await output.finish(30) == Output(stdout=4)
-        assert path.read_bytes() == b"1\n2\n"
-
-
-async def test_output_that_does_not_end_in_time_is_said_to_lack_its_end(image: str, tmp_path: Path) -> None:
-    async with _followed(image, tmp_path, "echo 1; sleep 60") as (_, output, _):
-        with trio.fail_after(20):
-            assert "did not hand over the rest within 0.5 s" in (await output.finish(0.5)).message
+    fleet.api().start()
+    fleet.filemd().start()
+    dockerd = fleet.process("bedrock.dockerd", "--dockerd-name", "alpha", "--dockerd-stop-grace", "50s").start()
+    async with open_client(fleet.url) as client:
+        script = f"trap 'echo asked; {_WAIT}; echo bye; exit 7' TERM; while :; do usleep 100000; done"
+        session = await running(client, await client.create(image, ["sh", "-c", script], ttl="1s"))
+        await _wait_kept(fleet, session.id, b"asked\n")
+        dockerd.kill()
+        let_go_on(session.id)
+        await trio.to_thread.run_sync(wait_target, session.id)
+        dockerd.start()
+        session = await finished(client, session)
+        assert (session.status, session.reason, session.exit_code) == (Status.FINISHED, Reason.TTL, 7)
+        assert await content(client, session, STDOUT) == b"asked\nbye\n"
