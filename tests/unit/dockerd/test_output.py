@@ -107,7 +107,7 @@ async def test_nothing_but_the_connection_is_read_when_it_lasts(volume: SessionV
 
 @pytest.mark.parametrize("error", [False, EngineUnavailable("reset by peer")])
 async def test_after_a_broken_connection_the_log_is_read_until_the_container_has_ended(
-    volume: SessionVolume, error: bool | Exception, autojump_clock: trio.testing.MockClock
+    volume: SessionVolume, error: bool | Exception
 ) -> None:
     engine = ScriptedEngine(
         states=[EngineUnavailable("refused"), _RUNS, _RUNS, _HAS_ENDED],
