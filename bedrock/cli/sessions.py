@@ -263,6 +263,7 @@ async def show(session_id: str, as_json: bool) -> None:
         ),
         ("lost", lost),
         ("unsupported", ", ".join(trace.unsupported) if trace is not None else ""),
+        ("output", session.output.message if session.output is not None else ""),
         ("logs", f"{session.logs.state} {session.logs.message}".strip()),
     ]
     for name, text in rows:

@@ -364,9 +364,16 @@ class Engine:
     async def _open_output(self, function: Callable[[docker.APIClient, str], OutputStream], name: str) -> OutputStream:
         def work() -> OutputStream:
             with _translated(ContainerMissing):
-                return function(self._client(timeout_s=None), name)
+                stream = function(self._client(timeout_s=None), name)
+            try:
+                trio.from_thread.check_cancelled()
+            except trio.Cancelled:
+                # What nobody reads would make the container wait.
+                stream.close()
+                raise
+            return stream
 
-        return await trio.to_thread.run_sync(work, limiter=self._calls)
+        return await trio.to_thread.run_sync(work, limiter=self._calls, abandon_on_cancel=True)
 
     async def read_output(self, stream: OutputStream, sink: Sink) -> bool:
         """Hand what is in ``stream`` to ``sink``, in a thread of its own, and close it; see :meth:`OutputStream.read`.
