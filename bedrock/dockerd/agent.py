@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from bedrock.concurrency.service_nursery import ServiceNursery
-from bedrock.dockerd.session import Host, SessionRun, Step
+from bedrock.dockerd.session import Host, SessionRun
+from bedrock.dockerd.steps import Step
 from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
 from bedrock.model import Reason, SessionId, Status, parse_session_id, utc_now

@@ -88,6 +88,7 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             host_tracer=host_tracer,
             ledger=await open_ledger(directory / "ended"),
             stop_grace_s=own.stop_grace,
+            engine_timeout_s=own.engine_timeout,
             tracer_timeout_s=own.tracer_timeout,
             tracer_ring_bytes=own.tracer_ring,
             tracing=TraceSpec(mode=own.trace_mode, max_size=own.trace_max_size),
