@@ -153,6 +153,9 @@ class SessionRun:
                 with trio.fail_after(self._teardown_limit_s):
                     return await self._settle(ending)
             except EngineUnavailable:
+                if ending is not None and self.started_at is None:
+                    # Nothing that the engine has to say can change how this one ended.
+                    await self._tell_early(ending)
                 await self._host.engine.wait_back()
             except (EngineError, OSError, trio.TooSlowError) as error:
                 log.error("tearing the session down failed; trying again", error=str(error))
@@ -314,6 +317,13 @@ class SessionRun:
         await trio.to_thread.run_sync(self._volume.unlock)
         log.info("session ended", status=session.outcome.status, reason=session.outcome.reason)
         return session.outcome
+
+    async def _tell_early(self, ending: Ending) -> None:
+        """Report the end while what is left of the session can't be removed yet."""
+        verdict = await trio.to_thread.run_sync(verdict_of, self._volume)
+        with suppress(OSError):  # then it is reported when all of it is written down
+            await self._host.ledger.add(self.id, make_outcome(ending, None, None, verdict))
+        self._on_change(self.id)
 
     def _decide(self, ending: Ending | None) -> Ending:
         """Write down why the session is over, unless that has been done: what was decided first stands.
