@@ -7,7 +7,8 @@
 ``.gate/``            mounted read-only at ``/.bedrock`` in the target: the gate, and the tracer's socket
 ``tracer.json``       the tracer's state and counts, written by the tracer
 ``trace.bdt``         the trace
-``stdout.log`` ...    what the target printed
+``stdout.log`` ...    what the target has printed so far
+``.output-over``      how many bytes it has printed beyond its ``max_output``
 ``image.files``       the files of the image, with their sizes: which of them were never touched is seen from that
 ``tracer-output.tar`` what a tracer of another make has written into directories
 ``session.json``      how it ended
@@ -29,7 +30,7 @@ from pathlib import Path
 import msgspec
 
 from bedrock.lifecycle import Ending, Outcome
-from bedrock.model import NodeName, SessionId, StoredFile, Verdict
+from bedrock.model import NodeName, Output, SessionId, StoredFile, Verdict
 from bedrock.untrusted import MalformedJson, decode_json
 from bedrock.wire import StartOrder
 
@@ -48,6 +49,7 @@ FOREIGN_READY = "ready"  # by which a tracer of another make says that it has at
 NESTED_OUTPUT = "tracer-output.tar"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
+OUTPUT_COUNTER = ".output-over"
 TRACER_OUTPUT = "tracer.log"
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -84,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     session_id: SessionId
     files: list[StoredFile]
     trace: Verdict | None = None
+    output: Output | None = None
 
 
 class SessionVolume:
@@ -172,6 +175,7 @@ class SessionVolume:
             session_id=self.session_id,
             files=[describe_file(path, between_blocks) for path in self._uploads()],
             trace=record.outcome.trace,
+            output=record.outcome.output,
         )
         write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
 

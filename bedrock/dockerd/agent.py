@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from bedrock.concurrency.service_nursery import ServiceNursery
-from bedrock.dockerd.session import Host, SessionRun
+from bedrock.dockerd.host import Host
+from bedrock.dockerd.session import SessionRun
 from bedrock.dockerd.steps import Step
 from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
@@ -27,7 +28,7 @@ from bedrock.wire import (
     Progress,
     Started,
     StartOrder,
-    decode_payload,
+    decode_order,
     encode_payload,
 )
 
@@ -129,7 +130,7 @@ class Agent:
             try:
                 session_id = parse_session_id(event.session_id)
                 if event.event_type == EventType.START:
-                    self._start(session_id, decode_payload(event, StartOrder))
+                    self._start(session_id, decode_order(event))
                 elif event.event_type == EventType.STOPPED:
                     await self._stop(session_id)
                 elif event.event_type == EventType.CLEANUP:
@@ -144,7 +145,11 @@ class Agent:
         if session_id in self._sessions or session_id in self._host.ledger.outcomes or not self._accepts_work:
             return
         # What the site's defaults are is decided now: they may be others when the session is adopted.
-        order = msgspec.structs.replace(order, trace=self._host.tracing_of(order.trace))
+        order = msgspec.structs.replace(
+            order,
+            trace=self._host.tracing_of(order.trace),
+            max_output=order.max_output or self._host.max_output,
+        )
         record = OrderRecord(session_id=session_id, node=self._host.node, order=order)
         log.info("session received", session=session_id, image=order.image)
         self.begin(record, SessionVolume(self._volumes_dir, session_id), Step.PREPARE)

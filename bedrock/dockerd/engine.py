@@ -10,9 +10,10 @@ they queue here; and a lost engine shows itself as one of a dozen exceptions, wh
 from __future__ import annotations
 
 import tarfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ import msgspec
 import requests
 import trio
 
-from bedrock.concurrency.threads import ThreadStream, open_thread_stream
+from bedrock.concurrency.threads import ThreadStream, open_thread_stream, run_closable
 from bedrock.dockerd.engine_calls import Chunks, EngineCalls, StreamHandle, broken_lines, translated
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
@@ -36,6 +37,7 @@ from bedrock.dockerd.engine_values import (
     ImageMissing,
     overlay_layers,
 )
+from bedrock.dockerd.output_stream import OutputStream, Sink, attach, open_log
 from bedrock.trace.paths import text_of
 
 _TAIL_LINES = 20
@@ -118,8 +120,11 @@ class Engine(EngineCalls):
                 security_opt=list(plan.security_opt) or None,
                 read_only=plan.read_only or None,
                 privileged=plan.privileged,
-                # Whatever the engine's default is, we must be able to read the output, and all of it.
-                log_config=docker.types.LogConfig(type="json-file", config={}),
+                # Whatever the engine's default is, we must be able to read the output, and it must have a bound. Of the
+                # engine's own formats this is the one that keeps bytes which are no UTF-8, and the fastest.
+                log_config=docker.types.LogConfig(
+                    type="local", config={"max-size": str(plan.log_bytes), "max-file": "2", "compress": "false"}
+                ),
             )
             created = client.create_container(
                 plan.image,
@@ -201,23 +206,34 @@ class Engine(EngineCalls):
             return ""
         return raw.decode("utf-8", "replace").strip()[-_TAIL_CHARACTERS:]
 
-    async def copy_output(self, container: str, *, stdout: Path, stderr: Path) -> None:
-        """Write what a container has printed to two files, which may be the same one, in constant memory."""
+    async def attach_output(self, container: str) -> OutputStream:
+        """Attach to what a container prints from now on. Raises :class:`ContainerMissing`."""
+        return await self._open_output(attach, container)
 
-        def copy(client: docker.APIClient, path: Path, **streams: bool) -> None:
-            with path.open("wb") as file:
-                for chunk in client.logs(container, stream=True, **streams):
-                    trio.from_thread.check_cancelled()
-                    file.write(chunk)
+    async def open_log(self, container: str, *, follow: bool) -> OutputStream:
+        """Open the log of what a container has printed. Raises :class:`ContainerMissing`."""
+        return await self._open_output(partial(open_log, follow=follow), container)
 
-        def work(client: docker.APIClient) -> None:
-            if stdout == stderr:
-                copy(client, stdout, stdout=True, stderr=True)
-            else:
-                copy(client, stdout, stdout=True, stderr=False)
-                copy(client, stderr, stdout=False, stderr=True)
+    async def _open_output(self, function: Callable[[docker.APIClient, str], OutputStream], name: str) -> OutputStream:
+        def work() -> OutputStream:
+            with translated(ContainerMissing):
+                return function(self._client(timeout_s=None), name)
 
-        await self._read(work, limiter=self._copies, missing=ContainerMissing, waits=False)
+        with trio.move_on_after(self._limit_s):
+            return await trio.to_thread.run_sync(work, limiter=self._calls, abandon_on_cancel=True)
+        raise EngineUnavailable(f"the Docker Engine did not answer within {self._limit_s:g} s")
+
+    async def read_output(self, stream: OutputStream, sink: Sink) -> bool:
+        """Hand what is in ``stream`` to ``sink``, in a thread of its own, and close it; see :meth:`OutputStream.read`.
+
+        Cancelled, it ends when ``sink`` returns.
+        """
+
+        def work() -> bool:
+            with translated():
+                return stream.read(sink)
+
+        return await run_closable(work, stream.close, name="output")
 
     async def read_image_file(self, image: str, path: str, *, name: str, labels: Mapping[str, str]) -> bytes:
         """Return the tar archive of one path in an image, through a container that is never started."""

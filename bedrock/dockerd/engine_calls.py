@@ -32,7 +32,6 @@ log = structlog.get_logger(__name__)
 # More starts at once than the machine has cores only make each of them slower.
 _STARTS_AT_ONCE = 3
 _CALLS_AT_ONCE = 16
-_COPIES_AT_ONCE = 4
 _CALL_TIMEOUT_S = 120
 # A call that takes longer than its connection may be silent is given up all the same.
 _CALL_LIMIT_S = _CALL_TIMEOUT_S + 10.0
@@ -143,7 +142,6 @@ class EngineCalls:
         self._idle: list[docker.APIClient] = []
         self._calls = trio.CapacityLimiter(_CALLS_AT_ONCE)
         self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
-        self._copies = trio.CapacityLimiter(_COPIES_AT_ONCE)
         self._limit_s = _CALL_LIMIT_S
         self._under_way: set[trio.CancelScope] = set()
         self._asking = trio.Lock()

@@ -17,18 +17,15 @@ import structlog
 import trio
 
 from bedrock.concurrency.groups import first_member, members
-from bedrock.concurrency.inotify import Inotify
 from bedrock.concurrency.race import all_of, first_of
 from bedrock.concurrency.service import backoff_delays
 from bedrock.dockerd.containers import (
     LABEL_NODE,
     LABEL_SESSION,
     LABEL_STOP_SIGNAL,
-    ForeignNeeds,
     Pair,
     target_plan,
 )
-from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
     ContainerState,
@@ -36,20 +33,16 @@ from bedrock.dockerd.engine_values import (
     EngineUnavailable,
     ImageInfo,
 )
-from bedrock.dockerd.host_tracer import HostTracer
-from bedrock.dockerd.image_files import ImageListings
-from bedrock.dockerd.images import Images
-from bedrock.dockerd.ledger import Ledger
+from bedrock.dockerd.host import Host
 from bedrock.dockerd.outcome import NeverRan, ending_of_error, ending_of_exit, make_outcome
-from bedrock.dockerd.session_tracing import ForeignTracing, HostTracing, NoTracing, SessionTracing
+from bedrock.dockerd.output import SessionOutput
 from bedrock.dockerd.steps import Step, find_step
-from bedrock.dockerd.tracing import TracerFailed, TracerImage, report_of, verdict_of, wait_gate_open
-from bedrock.dockerd.watch import ContainerWatch
+from bedrock.dockerd.tracing import TracerFailed, report_of, verdict_of, wait_gate_open
 from bedrock.duration import format_duration
 from bedrock.lifecycle import Ending, Outcome
-from bedrock.model import NodeName, Reason, SessionId, Status, TraceMode, TraceSpec, utc_now
+from bedrock.model import Output, Reason, SessionId, Status, utc_now
 from bedrock.trace.verdict import TracerReport
-from bedrock.volume import IMAGE_FILES, STDERR, STDOUT, OrderRecord, SessionRecord, SessionVolume
+from bedrock.volume import IMAGE_FILES, OrderRecord, SessionRecord, SessionVolume
 
 log = structlog.get_logger(__name__)
 
@@ -59,52 +52,8 @@ _KILL_S = 15.0  # between SIGKILL and the engine saying that the container has e
 # What a look at a container may take, for a session that is overdue when it is adopted.
 _LAST_LOOK_S = 0.5
 _LISTING_S = 10.0  # what a session waits for the list of its image's files, which is begun when it is
+_OUTPUT_S = 60.0  # bringing home what an ended container has printed, which after a restart is a reading of its log
 _COLLECT_S = 900.0  # collecting and hashing what a session has written, which may be gigabytes
-
-
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What every session of this host shares."""
-
-    node: NodeName
-    engine: Engine
-    engine_version: str
-    kernel: str
-    images: Images
-    listings: ImageListings
-    watch: ContainerWatch
-    inotify: Inotify
-    tracer: TracerImage
-    host_tracer: HostTracer | None  # None where the tracer is of another make
-    ledger: Ledger
-    stop_grace_s: float
-    engine_timeout_s: float
-    tracer_timeout_s: float
-    tracer_ring_bytes: int
-    tracing: TraceSpec  # what is used where a session does not say
-    foreign: ForeignNeeds
-    foreign_delay_s: float
-
-    def tracing_of(self, wanted: TraceSpec) -> TraceSpec:
-        """How a session is traced: as it wants, and where it does not say as this node is set up."""
-        return msgspec.structs.replace(
-            wanted,
-            mode=wanted.mode or self.tracing.mode,
-            max_size=self.tracing.max_size if wanted.max_size is None else wanted.max_size,
-        )
-
-    def trace(self, record: OrderRecord, volume: SessionVolume) -> SessionTracing:
-        """What traces a session."""
-        if record.order.trace.mode is TraceMode.OFF:
-            return NoTracing(self.engine, record, volume)
-        if self.host_tracer is not None:
-            return HostTracing(
-                self.host_tracer, record, volume, self.inotify, ring_bytes=self.tracer_ring_bytes,
-                drain_timeout_s=self.tracer_timeout_s,
-            )  # fmt: skip
-        return ForeignTracing(
-            self.engine, self.watch, self.tracer.info, record, volume, inotify=self.inotify, needs=self.foreign,
-            ready_delay_s=self.foreign_delay_s, drain_timeout_s=self.tracer_timeout_s,
-        )  # fmt: skip
 
 
 class SessionRun:
@@ -128,6 +77,7 @@ class SessionRun:
         self._stop_scope = trio.CancelScope()
         self._hurry = trio.Event()
         self._engine_patience_s = host.engine_timeout_s
+        self._output: SessionOutput | None = None
         self._losses: list[str] = []
 
     def request_stop(self, reason: Reason, *, at_once: bool = False) -> None:
@@ -162,6 +112,10 @@ class SessionRun:
             await trio.sleep(_RETRY_S)
 
     @property
+    def _max_output(self) -> int:
+        return self._record.order.max_output or self._host.max_output
+
+    @property
     def _teardown_limit_s(self) -> float:
         return self._host.stop_grace_s + self._host.tracer_timeout_s + 3 * _KILL_S + _COLLECT_S
 
@@ -192,6 +146,8 @@ class SessionRun:
         return Ending(Status.STOPPED, Reason.STOP_REQUEST, "stopped on request")
 
     async def _go_on(self, step: Step) -> Ending:
+        if step > Step.PREPARE and self._output is None:
+            self._output = self._resume_output()
         if step <= Step.PREPARE:
             await self._prepare_volume()
             await self._create_containers(await self._ensure_image())
@@ -253,6 +209,9 @@ class SessionRun:
 
     async def _start_target(self) -> None:
         self._report("starting")
+        if self._output is not None:  # of a container that was made before the engine went away
+            await self._output.abandon()
+        self._output = await self._host.outputs.begin(self._pair.target, self._volume, self._max_output)
         await self._host.engine.start(self._pair.target)
 
     async def _wait_gate(self) -> None:
@@ -345,7 +304,7 @@ class SessionRun:
     async def _collect(self, ending: Ending) -> SessionRecord:
         target = await self._stop_target()
         self._losses += await self._tracing.finish()
-        await self._copy_output(target, STDOUT, STDERR)
+        output = await self._finish_output(target)
         await trio.to_thread.run_sync(self._volume.release_reserve)
 
         listing = None
@@ -361,12 +320,12 @@ class SessionRun:
             report = report_of(self._volume)
             started_at = report.started_at if report is not None else None
             outcome = make_outcome(ending, target, started_at, verdict_of(self._volume))
-            message = "; ".join([outcome.message, *self._losses])
+            message = "; ".join(filter(None, [outcome.message, *self._losses, output.message if output else ""]))
             record = SessionRecord(
                 session_id=self.id,
                 node=self._host.node,
                 order=self._record.order,
-                outcome=msgspec.structs.replace(outcome, message=message),
+                outcome=msgspec.structs.replace(outcome, message=message, output=output),
                 image_id=target.image_id if target is not None else "",
                 image_digests=self._image.digests if self._image is not None else [],
                 engine_version=self._host.engine_version,
@@ -377,17 +336,20 @@ class SessionRun:
 
         return await trio.to_thread.run_sync(write)
 
-    async def _copy_output(self, container: ContainerState | None, stdout: str, stderr: str) -> None:
-        """Keep what a container printed. A disk that is full costs the output, not the session."""
-        if container is None or container.status == "created":
-            return
-        try:
-            await self._host.engine.copy_output(
-                container.id, stdout=self._volume.path / stdout, stderr=self._volume.path / stderr
-            )
-        except OSError as error:
-            log.error("the output of a container can't be kept", container=container.name, error=str(error))
-            self._losses.append(f"the output ({stdout}) could not be kept whole: {error.strerror}")
+    async def _finish_output(self, container: ContainerState | None) -> Output | None:
+        """Have everything in the volume that the container has printed."""
+        if container is not None and container.status == "created":
+            if self._output is not None:
+                await self._output.abandon()
+            return None
+        if self._output is None:
+            if container is None:
+                return None
+            self._output = self._resume_output()
+        return await self._output.finish(_OUTPUT_S)
+
+    def _resume_output(self) -> SessionOutput:
+        return self._host.outputs.resume(self._pair.target, self._volume, self._max_output)
 
     async def _stop_target(self) -> ContainerState | None:
         """SIGTERM (or the image's own stop signal), grace, SIGKILL. Returns the container's last state."""

@@ -14,7 +14,7 @@ import pytest
 import trio
 from engine_facts import containers_of, leftovers_of
 from processes import Fleet
-from sessions import finished, running
+from sessions import content, finished, running
 
 from bedrock.api.service import open_api
 from bedrock.client import open_client
@@ -29,8 +29,8 @@ from bedrock.volume import LOCK
 from bedrock.wire import Event, EventType, StartOrder, decode_payload, encode_payload
 
 _DEAF = ["sh", "-c", "trap '' TERM INT; echo deaf; while :; do sleep 1; done"]
-# Ends by itself a second after it has been asked to, with a code of its own.
-_SLOW_TO_LEAVE = ["sh", "-c", "trap 'echo bye; sleep 1; exit 7' TERM; while :; do sleep 0.1; done"]
+# Ends by itself some seconds after it has been asked to, with a code of its own.
+_SLOW_TO_LEAVE = ["sh", "-c", "trap 'echo bye; sleep 5; exit 7' TERM; while :; do sleep 0.1; done"]
 
 
 def _output_of(session_id: str) -> bytes:
@@ -85,6 +85,7 @@ async def test_why_a_session_was_ended_outlives_the_dockerd_that_ended_it(fleet:
         api.close()
         dockerd.start()
         session = await finished(client, session)
+        assert await content(client, session, "stdout.log") == b"bye\n"
     assert (session.status, session.reason, session.exit_code) == (Status.FINISHED, Reason.TTL, 7)
     assert containers_of("alpha") == []
 
