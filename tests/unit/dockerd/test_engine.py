@@ -50,8 +50,7 @@ async def test_a_call_in_a_hurry_ends_without_an_answer(silent_engine: Engine) -
         await silent_engine.info()
 
 
-async def test_reading_a_silent_stream_is_given_up_at_once(silent_engine: Engine, tmp_path: Path) -> None:
-    path = tmp_path / "out"
+async def test_output_that_is_not_handed_over_is_given_up_at_once(silent_engine: Engine) -> None:
     with trio.fail_after(30), trio.move_on_after(0.2) as scope:
-        await silent_engine.copy_output("nobody", stdout=path, stderr=path)
+        await silent_engine.attach_output("nobody")
     assert scope.cancelled_caught
