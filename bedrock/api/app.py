@@ -52,14 +52,22 @@ async def read_body() -> bytes:
 
 
 def make_app(
-    coordinator: Coordinator, artifacts: ArtifactDir, *, max_upload: int, stopping: trio.Event
+    coordinator: Coordinator,
+    artifacts: ArtifactDir,
+    *,
+    max_upload: int,
+    stopping: trio.Event,
+    leaving: trio.Event,
 ) -> BedrockQuart:
-    """Return the application for one coordinator. Handlers that wait end when ``stopping`` is set."""
+    """Return the application for one coordinator. Handlers that wait end when ``stopping`` is set.
+
+    It is no longer ready when ``leaving`` is set: what it works for is being ended.
+    """
     app = make_quart("bedrock", max_body_bytes=max_upload)
     install_error_handlers(app)
     _add_session_routes(app, coordinator, artifacts, stopping)
     _add_file_routes(app, coordinator, artifacts, stopping)
-    _add_service_routes(app, coordinator)
+    _add_service_routes(app, coordinator, leaving)
     return app
 
 
@@ -255,7 +263,7 @@ def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: Art
         )
 
 
-def _add_service_routes(app: BedrockQuart, coordinator: Coordinator) -> None:
+def _add_service_routes(app: BedrockQuart, coordinator: Coordinator, leaving: trio.Event) -> None:
     """The fleet, and what operators and their machines ask."""
 
     @app.get("/api/nodes")
@@ -272,6 +280,8 @@ def _add_service_routes(app: BedrockQuart, coordinator: Coordinator) -> None:
 
     @app.get("/readyz")
     async def ready() -> Response:
+        if leaving.is_set():
+            raise Problem(503, "Bedrock is being stopped, or a part of it has died")
         await coordinator.sessions.check()
         return Response("OK", content_type="text/plain")
 

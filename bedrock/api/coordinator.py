@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 # How many waiting sessions are looked at in one go, and how often silence is judged.
 _ASSIGN_BATCH = 64
 _LIVENESS_INTERVAL_S = 1.0
+_INSERT_S = 60.0
 
 
 class NotEndedYet(BedrockError):
@@ -69,10 +70,10 @@ class Coordinator:
             session = lifecycle.assign(session, node.name)
         try:
             # A client that hangs up now must not leave a session that is stored and that no node is told of. The
-            # store answers or fails within its own deadlines.
-            with trio.CancelScope(shield=True):
+            # store answers or fails within its own deadlines, which are shorter than this one.
+            with trio.fail_after(_INSERT_S, shield=True):
                 await self.sessions.insert(session)
-        except StoreError:
+        except (StoreError, trio.TooSlowError):
             if node is not None:
                 node.drop(session.id)
             raise

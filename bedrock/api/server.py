@@ -39,6 +39,7 @@ _MAX_HEADER_BYTES = 32 << 10
 _IDLE_S = 30.0
 _WRITE_S = 60.0  # for one chunk, so this is the slowest reader that is served
 _LINGER_S = 1.0
+_CLOSE_S = 5.0  # closing a connection, or restarting its idle timer, which wait for nothing but other tasks of ours
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
     b"Content-Type: application/problem+json\r\nContent-Length: 93\r\n\r\n"
@@ -125,7 +126,7 @@ class _Connection(TCPServer):
             return
         # Quart-Trio cancels the task that is just closing the connection or restarting the idle timer, as soon as the
         # response is complete; shielded, both come to their end.
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(_CLOSE_S, shield=True):
             await super().protocol_send(event)
 
     async def _write(self, data: bytes) -> None:
