@@ -8,6 +8,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ import httpx
 import pytest
 import trio
 
+from bedrock.api import app
+from bedrock.api.requests import CreateRequest, new_session
 from bedrock.api.service import Api
+from bedrock.api.sessions import SessionPage, Sessions
 from bedrock.client import ApiError, ApiUnreachable, Client, open_client
 from bedrock.errors import BedrockError
-from bedrock.model import LogsState, Session, Status
+from bedrock.kv import open_store
+from bedrock.lifecycle import assign
+from bedrock.model import LogsState, NodeName, Session, Status
 
 
 async def curl(*arguments: str) -> Any:
@@ -214,6 +220,51 @@ async def test_a_list_is_paged_filtered_and_ordered(api: Api, client: Client) ->
         assert found == everything
         streamed = await http.get(f"{api.url}/api/sessions")
         assert [session["id"] for session in streamed.json()] == everything
+
+
+async def test_a_list_whose_end_is_deleted_while_it_is_sent_is_still_whole(
+    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await client.create("busybox", "true", ttl="1s") for _ in range(3)]
+    await client.stop(made[2].id)
+    page = Sessions.page
+
+    async def page_then_delete(self: Sessions, **options: Any) -> SessionPage:
+        found = await page(self, **options)
+        if options["after"] is None:
+            await client.delete(made[2].id)
+        return found
+
+    async with httpx.AsyncClient() as http:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(app, "_PAGE", 2)
+            meanwhile.setattr(Sessions, "page", page_then_delete)
+            answer = await http.get(f"{api.url}/api/sessions")
+        assert [item["id"] for item in answer.json()] == [session.id for session in made[:2]]
+
+
+async def test_what_nodes_owe_is_read_in_pages_when_the_api_starts_and_what_is_gone_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        sessions = Sessions(store)
+        owed = []
+        for _ in range(300):
+            session = new_session(CreateRequest(image="busybox", ttl="1s"))
+            owed.append((await sessions.insert(assign(session, NodeName("a")))).session)
+        await store.put("work/a/01a20a5a-f1dc-771c-a61f-2efdc4734108", b"")
+        reads = 0
+        read = type(store).get_many
+
+        async def count(self: Any, keys: Sequence[str]) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(self, keys)
+
+        monkeypatch.setattr(type(store), "get_many", count)
+        assert [session async for _, session in sessions.work()] == owed
+        assert reads == 1
+        assert len((await store.scan("work/")).entries) == 300
 
 
 async def test_a_file_can_be_read_in_part_and_resumed(api: Api, client: Client, tmp_path: Path) -> None:
