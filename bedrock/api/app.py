@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from bedrock.api.asgi import BedrockQuart, make_quart
 from bedrock.api.coordinator import Coordinator
 from bedrock.api.problems import Problem, install_error_handlers
 from bedrock.api.ranges import RangeNotSatisfiable, parse_range
+from bedrock.api.readiness import Check, check_parts
 from bedrock.api.sessions import SessionPage
 from bedrock.api.traces import TraceReader
 from bedrock.api.uploads import Uploads
@@ -52,14 +53,22 @@ async def read_body() -> bytes:
 
 
 def make_app(
-    coordinator: Coordinator, artifacts: ArtifactDir, *, max_upload: int, stopping: trio.Event
+    coordinator: Coordinator,
+    artifacts: ArtifactDir,
+    *,
+    parts: Mapping[str, Check],
+    max_upload: int,
+    stopping: trio.Event,
 ) -> BedrockQuart:
-    """Return the application for one coordinator. Handlers that wait end when ``stopping`` is set."""
+    """Return the application for one coordinator. Handlers that wait end when ``stopping`` is set.
+
+    ``parts`` are what ``/readyz`` asks, by their names: each returns soon, or raises, or hangs.
+    """
     app = make_quart("bedrock", max_body_bytes=max_upload)
     install_error_handlers(app)
     _add_session_routes(app, coordinator, artifacts, stopping)
     _add_file_routes(app, coordinator, artifacts, stopping)
-    _add_service_routes(app, coordinator)
+    _add_service_routes(app, coordinator, parts)
     return app
 
 
@@ -256,7 +265,7 @@ def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: Art
         )
 
 
-def _add_service_routes(app: BedrockQuart, coordinator: Coordinator) -> None:
+def _add_service_routes(app: BedrockQuart, coordinator: Coordinator, parts: Mapping[str, Check]) -> None:
     """The fleet, and what operators and their machines ask."""
 
     @app.get("/api/nodes")
@@ -273,7 +282,7 @@ def _add_service_routes(app: BedrockQuart, coordinator: Coordinator) -> None:
 
     @app.get("/readyz")
     async def ready() -> Response:
-        await coordinator.sessions.check()
+        await check_parts(parts)
         return Response("OK", content_type="text/plain")
 
     @app.get("/metrics")

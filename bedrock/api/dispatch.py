@@ -56,6 +56,12 @@ class Dispatcher:
         self._newest: dict[NodeName, int] = {}
         self.endpoint = socket.endpoint
 
+    async def check(self) -> None:
+        """Return when packets can be received and there is room for working on one: at once, unless something hangs."""
+        await self._socket.ping()
+        async with self._busy:
+            return
+
     async def run(self) -> None:
         """Answer packets until cancelled."""
         async with trio.open_nursery() as nursery:

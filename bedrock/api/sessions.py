@@ -203,8 +203,8 @@ class Sessions:
             cursor = page.cursor
 
     async def check(self) -> None:
-        """Ask the store something; raises the store's error when it does not answer."""
-        await self._store.revision()
+        """Return when the store could have written something; raises the store's error when it could not."""
+        await self._store.commit()
 
     async def waiting(self, *, limit: int) -> list[SessionId]:
         """The oldest sessions that no node has been given yet."""
