@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 API_SENDER = "api"
 # Packets that are being worked on at once, held polls not counted. More wait in the socket, where they push back.
 _MAX_BUSY = 512
+# Of one answer. With one more order, and in base64, it still is well below what a frame may have.
+_MAX_ORDERS_BYTES = 6 << 20
 
 
 class Dispatcher:
@@ -168,13 +170,20 @@ class Dispatcher:
             if self._held.get(node.name) is hold_scope:
                 del self._held[node.name]
             # A superseded poll is answered too, at once: the node may be waiting for either answer.
-        revision = node.revision
+        revision = told = node.revision
         events = list(poll.answers)
-        for session_id, duty in node.duties_since(poll.seen):
-            if duty is Duty.STOP:
+        size_bytes = 0
+        for session_id, item in node.duties_since(poll.seen):
+            if size_bytes > _MAX_ORDERS_BYTES:
+                # The node asks again at once, and is told what came after this.
+                revision = told
+                break
+            if item.duty is Duty.STOP:
                 events.append(Event(EventType.STOPPED, session_id))
             elif (order := await self._order(session_id)) is not None:
                 events.append(order)
+                size_bytes += len(order.payload)
+            told = item.revision
         headers: dict[str, str] = {Header.SENDER: API_SENDER}
         if poll.is_ours:
             headers |= {
