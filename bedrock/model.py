@@ -10,16 +10,26 @@ from __future__ import annotations
 import enum
 import re
 from datetime import UTC, datetime
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
 import uuid_utils
 
-from bedrock.duration import parse_duration
+from bedrock.duration import MAX_NS, parse_duration
 from bedrock.errors import InvalidInput
 
 SessionId = NewType("SessionId", str)
 NodeName = NewType("NodeName", str)
+# What a count may be, of records or of nanoseconds, and what a container may end with: checked where bytes come in.
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_NS)]
+ExitCode = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_Name = Annotated[str, msgspec.Meta(max_length=100)]
+
+# Where nothing proves that a session's files are all, they are taken for all when none has come for this long.
+FILES_SETTLED_AFTER_S = 10.0
+
+# What a session's output may be allowed to have at the most.
+MAX_OUTPUT_BYTES = 1 << 40
 
 _SESSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -110,10 +120,23 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     state: TraceState
-    seen: int = 0  # records that were made or should have been; 0 where nobody is left who knows
-    events: int = 0  # of them, how many are in the trace
-    lost: dict[str, int] = {}
-    unsupported: list[str] = []
+    seen: Count = 0  # records that were made or should have been; 0 where nobody is left who knows
+    events: Count = 0  # of them, how many are in the trace
+    lost: Annotated[dict[_Name, Count], msgspec.Meta(max_length=100)] = {}
+    unsupported: Annotated[list[_Name], msgspec.Meta(max_length=100)] = []
+    message: str = ""
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of what a session's command printed.
+
+    ``stdout`` and ``stderr`` are the sizes of what is kept, in bytes; together they are not above ``max_output``. What
+    was printed after that is ``over``. ``message`` has a sentence for whatever is not as it was printed.
+    """
+
+    stdout: int = 0
+    stderr: int = 0
+    over: int = 0
     message: str = ""
 
 
@@ -148,18 +171,34 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     init: bool = False
     labels: dict[str, str] = {}
     tracing: TraceSpec = TraceSpec()
+    max_output: int | None = None  # bytes; None is the node's default
     dockerd_id: NodeName | None = None
     reason: Reason | None = None
     message: str = ""
-    exit_code: int | None = None
+    exit_code: ExitCode | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     trace: Verdict | None = None
+    output: Output | None = None
     logs: Logs = Logs()
 
     @property
     def ttl_ns(self) -> int:
         return parse_duration(self.ttl, field="ttl")
+
+    def has_all_files(self, unchanged_s: float = 0) -> bool:
+        """Whether the session has ended and no more of its files are to come, nothing having changed for this long.
+
+        A node that judges the trace sends a manifest as the last file, which proves that they are all, however long
+        they take. Where none is to be expected, because the node is of another make or is lost, only time can tell.
+        """
+        if not self.status.is_terminal:
+            return False
+        if self.logs.state in {LogsState.COMPLETE, LogsState.NONE}:
+            return True
+        is_lost = self.reason is Reason.NODE_LOST and self.trace is None
+        is_unproven = self.logs.state is LogsState.STORED and self.trace is None
+        return (is_lost or is_unproven) and unchanged_s >= FILES_SETTLED_AFTER_S
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,9 +11,11 @@ import requests
 
 from bedrock.dockerd.containers import probe_check_plan
 from bedrock.errors import BedrockError
+from bedrock.untrusted import MalformedJson, decode_json
 
 _LIMIT_S = 60  # loading takes a second or less; an emulated machine takes longer
 _LAST_WORDS = 500
+_MAX_PRINTED_BYTES = 1 << 20
 
 
 class CheckFailed(BedrockError):
@@ -43,8 +45,8 @@ def check_probes(client: docker.DockerClient, image_id: str) -> ProbeCheck:
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise CheckFailed(f"`bdtrace --check` can't be run: {error}") from None
     try:
-        return msgspec.json.decode(printed, type=ProbeCheck)
-    except msgspec.DecodeError:
+        return decode_json(printed, ProbeCheck, max_bytes=_MAX_PRINTED_BYTES)
+    except MalformedJson:
         said = (complaints or printed).decode("utf-8", "replace").strip()[-_LAST_WORDS:]
         raise CheckFailed(f"`bdtrace --check` ended with {code} and said: {said or 'nothing'}") from None
 

@@ -6,8 +6,8 @@ import io
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import requests
 import trio
 
 from bedrock.client import Client, open_client
+from bedrock.concurrency.groups import first_member
 from bedrock.embedded import open_bedrock
 from bedrock.errors import BedrockError
 from bedrock.model import NodeName, Session, Status, TraceState
@@ -30,6 +31,8 @@ from bedrock.volume import STDOUT, TRACE_FILE, TRACER_STATUS
 _REPOSITORY = "bedrock/selftest"
 _PROGRAM = "bdtrace"
 _LIMIT_S = 60
+_CALL_S = 30
+_REMOVE_S = 10
 
 
 class SelfTestFailed(BedrockError):
@@ -47,7 +50,6 @@ async def run_self_test(settings: Settings) -> str:
         settings.common.data_dir.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix="doctor-", dir=settings.common.data_dir) as name,
-            _image_with(nonce, settings.dockerd.docker_host) as image,
             trio.fail_after(_LIMIT_S),
         ):
             directory = Path(name)
@@ -58,14 +60,18 @@ async def run_self_test(settings: Settings) -> str:
                             store_url=f"sqlite:///{directory}/store.db"),
                 dockerd=replace(settings.dockerd, name=NodeName(f"doctor-{nonce[:8]}")),
             )  # fmt: skip
-            async with open_bedrock(own) as url, open_client(url) as client:
+            async with (
+                _open_image(nonce, settings.dockerd.docker_host) as image,
+                open_bedrock(own) as url,
+                open_client(url) as client,
+            ):
                 return await _judge(client, image, nonce, directory)
     except* (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as group:
-        raise SelfTestFailed(f"the session could not be prepared: {_first(group)}") from None
+        raise SelfTestFailed(f"the session could not be prepared: {first_member(group)}") from None
     except* trio.TooSlowError:
         raise SelfTestFailed(f"it did not end within {_LIMIT_S} seconds") from None
     except* BedrockError as group:
-        raise SelfTestFailed(str(_first(group))) from None
+        raise SelfTestFailed(str(first_member(group))) from None
     raise AssertionError("unreachable")
 
 
@@ -99,13 +105,21 @@ async def _seen(client: Client, session: Session, nonce: str, directory: Path) -
     return f"a session read a secret, and its trace tells of it; attached in {report.attach_ms:.0f} ms{remark}"
 
 
-@contextmanager
-def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
+@asynccontextmanager
+async def _open_image(nonce: str, docker_host: str) -> AsyncIterator[str]:
     """An image of one static program, and of a file whose name and content are the nonce."""
-    provide_image(OWN_IMAGE, docker_host)
-    client = docker.DockerClient(docker_host, version="auto", timeout=30)
     image = f"{_REPOSITORY}:{nonce}"
+    await trio.to_thread.run_sync(_make_image, image, nonce, docker_host)
     try:
+        yield image
+    finally:
+        with trio.move_on_after(_REMOVE_S, shield=True):
+            await trio.to_thread.run_sync(_remove_image, image, docker_host, abandon_on_cancel=True)
+
+
+def _make_image(image: str, nonce: str, docker_host: str) -> None:
+    provide_image(OWN_IMAGE, docker_host)
+    with _client(docker_host) as client:
         source = client.containers.create(OWN_IMAGE, ["none"])
         try:
             chunks, _ = source.get_archive(f"/{_PROGRAM}")
@@ -116,17 +130,14 @@ def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
             info = tarfile.TarInfo(nonce)
             info.size, info.mode = len(nonce), 0o444
             tar.addfile(info, io.BytesIO(nonce.encode()))
-        client.api.import_image_from_data(archive.getvalue(), repository=_REPOSITORY, tag=nonce)
-        try:
-            yield image
-        finally:
-            client.images.remove(image, force=True)
-    finally:
-        client.close()
+        repository, _, tag = image.rpartition(":")
+        client.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _remove_image(image: str, docker_host: str) -> None:
+    with _client(docker_host) as client:
+        client.images.remove(image, force=True)
+
+
+def _client(docker_host: str) -> AbstractContextManager[docker.DockerClient]:
+    return closing(docker.DockerClient(docker_host, version="auto", timeout=_CALL_S))

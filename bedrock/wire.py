@@ -1,30 +1,35 @@
 """The packets that DockerD and the API exchange, to bytes and back. Pure.
 
-The envelope is that of the Go fleet, so that nodes of either kind can be mixed::
+The envelope::
 
     {"headers": {"sender": NODE, ...},
      "events": [{"headers": {"event_type": T, "session_id": ID}, "payload": BASE64}]}
 
 Headers are strings. Anything unknown is ignored by whoever reads it. Our own nodes add the headers named in
-:class:`Header`; a packet without them is a Go node's, and is answered in its way.
+:class:`Header`. A node that names no protocol gets along with the sender alone: it is answered at once, each time with
+all that it has to do, its commands are one string, and the API ends its sessions when their time is over.
 """
 
 from __future__ import annotations
 
-import binascii
 import enum
+import shlex
 from base64 import b64decode, b64encode
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 
 from bedrock.errors import BedrockError
 from bedrock.lifecycle import Outcome
-from bedrock.model import TraceSpec
+from bedrock.model import Count, TraceSpec
+from bedrock.untrusted import MalformedJson, decode_json, shortened
 
 PROTOCOL_VERSION = "2"
 MAX_PACKET_BYTES = 16 << 20
+_MAX_VALUES = 200_000
+_MAX_PAYLOAD_BYTES = 2 << 20  # a command of the longest length, written in escapes
+_EXAMPLE = "2026-01-02T03:04:05Z"
 
 
 class EventType(enum.StrEnum):
@@ -32,7 +37,7 @@ class EventType(enum.StrEnum):
     RUNNING = "session_running"
     END = "session_end"
     FAILED = "session_failed"
-    PROGRESS = "session_progress"  # ours: what a pending session waits for; a Go API ignores it
+    PROGRESS = "session_progress"  # ours: what a pending session waits for
     # from the API
     START = "session_start"
     STOPPED = "session_stopped"
@@ -57,7 +62,7 @@ class Header(enum.StrEnum):
 
 
 class PacketError(BedrockError):
-    """Bytes that are no packet. The text says which part is wrong."""
+    """Bytes that are not a packet. The text says which part is wrong."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -76,13 +81,26 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload of ``session_start``. ``ttl`` is in nanoseconds, as Go encodes it; ``init``, ``trace`` are ours."""
+    """Payload of ``session_start`` for our own nodes. ``ttl`` is in nanoseconds, ``max_output`` in bytes."""
 
     image: str
     command: list[str]
-    ttl: int
+    ttl: Count
     init: bool = False
     trace: TraceSpec = TraceSpec()
+    max_output: Count | None = None  # None is the node's default
+
+
+class PlainOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of ``session_start`` for nodes that name no protocol. ``command`` has words with a space between them."""
+
+    image: str
+    command: str
+    ttl: int
+
+
+class _AnyOrder(StartOrder, frozen=True, kw_only=True):
+    command: list[str] | str  # type: ignore[assignment]
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,24 +115,32 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-Payload = StartOrder | Started | Progress | Outcome
+Payload = StartOrder | PlainOrder | Started | Progress | Outcome
 _P = TypeVar("_P", StartOrder, Started, Progress, Outcome)
 
 
+class _RawEvent(msgspec.Struct):
+    headers: dict[str, Any] | None = None
+    payload: str | None = None
+
+
+class _RawPacket(msgspec.Struct):
+    headers: dict[str, Any] | None = None
+    events: list[_RawEvent] | None = None
+
+
 def decode_packet(data: bytes) -> Packet:
-    """Return the packet in ``data``; raise :class:`PacketError` when it is none."""
-    if len(data) > MAX_PACKET_BYTES:
-        raise PacketError(f"the packet has {len(data)} bytes, the limit is {MAX_PACKET_BYTES}")
+    """Return the packet in ``data``. Raises :class:`PacketError`, and nothing else, when it is not one."""
+    # Each value but the first has one of these in front. At worst, a byte of JSON becomes forty of objects.
+    values = sum(map(data.count, (b",", b"{", b"[")))
+    if values > _MAX_VALUES:
+        raise PacketError(f"the packet has about {values} values, the limit is {_MAX_VALUES}")
     try:
-        raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PacketError(f"the packet is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise PacketError("the packet is not a JSON object")
-    events = raw.get("events") or []
-    if not isinstance(events, list):
-        raise PacketError("events is not an array")
-    return Packet(_headers(raw, "headers"), [_event(item, index) for index, item in enumerate(events)])
+        raw = decode_json(data, _RawPacket, max_bytes=MAX_PACKET_BYTES)
+    except MalformedJson as error:
+        raise PacketError(f"the packet: {error}") from None
+    events = [_event(item, index) for index, item in enumerate(raw.events or [])]
+    return Packet(_headers(raw.headers, "headers"), events)
 
 
 def encode_packet(packet: Packet) -> bytes:
@@ -138,31 +164,50 @@ def encode_payload(payload: Payload) -> bytes:
 
 
 def decode_payload(event: Event, kind: type[_P]) -> _P:
-    """Return the payload of one of our own events; raise :class:`PacketError` when it does not fit."""
+    """Return the payload of one of our own events. Raises :class:`PacketError`, and nothing else, unless it fits."""
     try:
-        return msgspec.json.decode(event.payload, type=kind)
-    except msgspec.DecodeError as error:
-        raise PacketError(f"payload of {event.event_type}: {error}") from None
+        payload = decode_json(event.payload, kind, max_bytes=_MAX_PAYLOAD_BYTES)
+    except MalformedJson as error:
+        raise PacketError(f"payload of {shortened(event.event_type)}: {error}") from None
+    for name, value in msgspec.structs.asdict(payload).items():
+        # A time without a zone can't be compared, and one of another zone may have no equal in UTC.
+        if isinstance(value, datetime) and value.tzinfo is not UTC:
+            raise PacketError(f"payload of {shortened(event.event_type)}: {name} is not in UTC, such as {_EXAMPLE}")
+    return payload
 
 
-def _event(item: Any, index: int) -> Event:
-    if not isinstance(item, dict):
-        raise PacketError(f"events[{index}] is not an object")
-    headers = _headers(item, f"events[{index}].headers")
-    payload = item.get("payload") or ""
-    if not isinstance(payload, str):
-        raise PacketError(f"events[{index}].payload is not a base64 string")
+def decode_order(event: Event) -> StartOrder:
+    """Return the order of a ``session_start``; a command in one string is split as a shell splits words.
+
+    Raises :class:`PacketError` when it does not fit.
+    """
+    order = decode_payload(event, _AnyOrder)
+    words: list[str] | str = order.command
+    if isinstance(words, str):
+        try:
+            words = shlex.split(words)
+        except ValueError as error:
+            raise PacketError(f"payload of {event.event_type}: command can't be split: {error}") from None
+    return StartOrder(
+        image=order.image, command=words, ttl=order.ttl, init=order.init, trace=order.trace, max_output=order.max_output
+    )
+
+
+def _event(raw: _RawEvent, index: int) -> Event:
+    headers = _headers(raw.headers, "headers of an event")
     try:
-        content = b64decode(payload, validate=True)
-    except (binascii.Error, ValueError):
+        content = b64decode(raw.payload or "", validate=True)
+    except ValueError:  # binascii's own error is one, and so is that for text that is not ASCII
         raise PacketError(f"events[{index}].payload is not base64") from None
     return Event(headers.pop("event_type", ""), headers.pop("session_id", ""), content, headers)
 
 
-def _headers(item: dict[str, Any], name: str) -> dict[str, str]:
-    headers = item.get("headers") or {}
-    if not isinstance(headers, dict):
-        raise PacketError(f"{name} is not an object")
-    return {
-        key: value if isinstance(value, str) else msgspec.json.encode(value).decode() for key, value in headers.items()
-    }
+def _headers(raw: dict[str, Any] | None, name: str) -> dict[str, str]:
+    """Headers are strings; of a value that is something else its JSON is taken."""
+    try:
+        return {
+            key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            for key, value in (raw or {}).items()
+        }
+    except (OverflowError, RecursionError):
+        raise PacketError(f"{name}: a value is not a string, and too large or too deep to be taken as one") from None

@@ -26,7 +26,6 @@ from bedrock.model import LogsState, Session, SessionId, StoredFile, TraceState,
 from bedrock.trace.export import CONTENT_TYPES, SUFFIXES, Format, parse_format
 from bedrock.volume import IMAGE_FILES, TRACE_FILE
 
-_MAX_JSON_BYTES = 1 << 20
 _PAGE = 200
 _MAX_LIMIT = 1_000
 _MAX_WAIT_S = 60.0
@@ -47,8 +46,8 @@ async def read_body() -> bytes:
     data = bytearray()
     async for chunk in request.body:
         data += chunk
-        if len(data) > _MAX_JSON_BYTES:
-            raise Problem(413, f"the body is larger than {_MAX_JSON_BYTES} bytes")
+        if len(data) > requests.MAX_BODY_BYTES:
+            raise Problem(413, f"the body is larger than {requests.MAX_BODY_BYTES} bytes")
     return bytes(data)
 
 

@@ -2,29 +2,28 @@
 
 A node's packet first reports, then asks. The reports are applied in the order in which they came; each end that has
 been stored is acknowledged in the answer (``session_cleanup``). Then our own nodes are told what has changed since the
-revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node of the Go fleet
-is answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is told again.
+revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node that names no
+protocol is answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is
+told again.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 
 import structlog
 import trio
 
 from bedrock import __version__
-from bedrock.api.coordinator import Coordinator, NotYours
+from bedrock.api.coordinator import Coordinator
 from bedrock.api.fleet import Duty, NodeState
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.api.poll import Poll, outcome_of, progress_of, read_poll, started_at_of, unreadable_end
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.concurrency.sockets import RouterSocket, open_router
-from bedrock.duration import parse_duration
-from bedrock.errors import BedrockError, InvalidInput
+from bedrock.errors import BedrockError
 from bedrock.kv import StoreError
-from bedrock.lifecycle import Outcome
-from bedrock.model import NodeName, Reason, SessionId, Status, parse_node_name, parse_session_id, utc_now
+from bedrock.model import NodeName, SessionId, Status, parse_session_id
 from bedrock.wire import (
     PROTOCOL_VERSION,
     Event,
@@ -32,11 +31,9 @@ from bedrock.wire import (
     Header,
     Packet,
     PacketError,
-    Progress,
-    Started,
+    PlainOrder,
     StartOrder,
     decode_packet,
-    decode_payload,
     encode_packet,
     encode_payload,
 )
@@ -44,7 +41,6 @@ from bedrock.wire import (
 log = structlog.get_logger(__name__)
 
 API_SENDER = "api"
-_MAX_WAIT_S = 60.0
 # Packets that are being worked on at once, held polls not counted. More wait in the socket, where they push back.
 _MAX_BUSY = 512
 
@@ -85,19 +81,25 @@ class Dispatcher:
         except BedrockError as error:
             metrics.packets_refused.labels("store" if isinstance(error, StoreError) else "content").inc()
             log.warning("packet refused", peer=identity.hex(), error=str(error))
-            answer = encode_packet(Packet({Header.SENDER: API_SENDER, Header.ERROR: str(error)}))
+            answer = _refusal(str(error))
+        except Exception:
+            # Whatever a packet has hit upon, the other nodes are served on.
+            metrics.packets_refused.labels("defect").inc()
+            log.exception("packet could not be handled", peer=identity.hex())
+            answer = _refusal("the API could not handle the packet; its log says why")
         if answer is not None:
             self._socket.send(identity, [*envelope, answer])
 
-    async def _apply(self, data: bytes) -> _Poll | None:
+    async def _apply(self, data: bytes) -> Poll | None:
         """Take in one packet's reports. None means an empty packet, which is echoed."""
         if not data:
             return None
         packet = decode_packet(data)
         if not packet.headers and not packet.events:
             return None
-        poll = _read_poll(packet, self._boot)
+        poll = read_poll(packet, self._boot)
         node = self._coordinator.fleet.heard(poll.sender)
+        node.keeps_ttl = poll.is_ours
         if poll.is_ours:
             node.slots, node.version = poll.slots or node.slots, poll.version
             if node.boot != poll.boot:
@@ -113,7 +115,7 @@ class Dispatcher:
             reported = set()
             for event in packet.events:
                 reported.add(event.session_id)
-                answer = await self._report(node, event)
+                answer = await self._report(node, event, is_ours=poll.is_ours)
                 if answer is not None:
                     poll.answers.append(answer)
             if poll.is_full:
@@ -121,7 +123,7 @@ class Dispatcher:
         self._coordinator.node_ready(node)
         return poll
 
-    async def _report(self, node: NodeState, event: Event) -> Event | None:
+    async def _report(self, node: NodeState, event: Event, *, is_ours: bool) -> Event | None:
         """Take in one reported event; return what to answer to it, if anything."""
         if event.event_type not in {EventType.RUNNING, EventType.END, EventType.FAILED, EventType.PROGRESS}:
             return None  # of a newer node, or an answer of ours that was sent back
@@ -129,20 +131,31 @@ class Dispatcher:
         try:
             session_id = parse_session_id(event.session_id)
             if event.event_type == EventType.PROGRESS:
-                coordinator.report_progress(node, session_id, decode_payload(event, Progress).message)
+                coordinator.report_progress(node, session_id, progress_of(event))
                 return None
             if event.event_type == EventType.RUNNING:
-                duty = await coordinator.report_running(node, session_id, _started_at(event))
+                duty = await coordinator.report_running(node, session_id, started_at_of(event, is_ours=is_ours))
                 return Event(EventType.STOPPED, session_id) if duty is Duty.STOP else None
-            await coordinator.report_end(node, session_id, _outcome(event))
-        except (InvalidInput, PacketError, NotYours) as error:
+            try:
+                outcome = outcome_of(event, is_ours=is_ours)
+            except PacketError as error:
+                # The session has ended all the same, and the node would report it again and again.
+                self._note_refusal(node, event, error)
+                outcome = unreadable_end(error)
+            await coordinator.report_end(node, session_id, outcome)
+        except StoreError:
+            raise
+        except BedrockError as error:
             # One bad event must not keep the others of its packet from being heard.
-            coordinator.metrics.packets_refused.labels("event").inc()
-            log.warning("reported event refused", node=node.name, event_type=event.event_type, error=str(error))
+            self._note_refusal(node, event, error)
             return None
         return Event(EventType.CLEANUP, session_id)
 
-    async def _respond(self, poll: _Poll) -> bytes | None:
+    def _note_refusal(self, node: NodeState, event: Event, error: BedrockError) -> None:
+        self._coordinator.metrics.packets_refused.labels("event").inc()
+        log.warning("reported event refused", node=node.name, event_type=event.event_type, error=str(error))
+
+    async def _respond(self, poll: Poll) -> bytes | None:
         node = self._coordinator.fleet.know(poll.sender)
         is_newest = self._newest[node.name] == poll.number
         if poll.wait_s > 0 and is_newest and not poll.answers and not node.duties_since(poll.seen):
@@ -157,7 +170,7 @@ class Dispatcher:
         for session_id, duty in node.duties_since(poll.seen):
             if duty is Duty.STOP:
                 events.append(Event(EventType.STOPPED, session_id))
-            elif (order := await self._order(session_id)) is not None:
+            elif (order := await self._order(session_id, is_ours=poll.is_ours)) is not None:
                 events.append(order)
         headers: dict[str, str] = {Header.SENDER: API_SENDER}
         if poll.is_ours:
@@ -170,81 +183,28 @@ class Dispatcher:
             }
         return encode_packet(Packet(headers, events))
 
-    async def _order(self, session_id: SessionId) -> Event | None:
+    async def _order(self, session_id: SessionId, *, is_ours: bool) -> Event | None:
         session, _ = await self._coordinator.sessions.get(session_id)
         if session.status is not Status.PENDING:
             return None
         self._coordinator.told(session_id)
-        order = StartOrder(
-            image=session.image,
-            command=session.argv,
-            ttl=session.ttl_ns,
-            init=session.init,
-            trace=session.tracing,
-        )
+        order: StartOrder | PlainOrder
+        if is_ours:
+            order = StartOrder(
+                image=session.image,
+                command=session.argv,
+                ttl=session.ttl_ns,
+                init=session.init,
+                trace=session.tracing,
+                max_output=session.max_output,
+            )
+        else:
+            order = PlainOrder(image=session.image, command=" ".join(session.argv), ttl=session.ttl_ns)
         return Event(EventType.START, session_id, encode_payload(order))
 
 
-class _Poll:
-    """What a packet asks for, read out of its headers."""
-
-    def __init__(self, sender: NodeName) -> None:
-        self.sender = sender
-        self.is_ours = False
-        self.is_full = False
-        self.boot = self.version = self.sequence = ""
-        self.slots = 0
-        self.wait_s = 0.0
-        self.seen = 0
-        self.number = 0  # among the packets of its node
-        self.answers: list[Event] = []
-
-
-def _read_poll(packet: Packet, boot: str) -> _Poll:
-    sender = packet.header(Header.SENDER)
-    if sender is None:
-        raise InvalidInput("headers.sender", "is missing; it is the name of the node that sends")
-    poll = _Poll(parse_node_name(sender, field="headers.sender"))
-    poll.is_ours = packet.header(Header.PROTOCOL) is not None
-    if not poll.is_ours:
-        return poll
-    poll.is_full = packet.header(Header.FULL) == "true"
-    poll.boot = packet.header(Header.BOOT) or ""
-    poll.version = packet.header(Header.VERSION) or ""
-    poll.sequence = packet.header(Header.SEQUENCE) or ""
-    poll.slots = _number(packet, Header.SLOTS)
-    poll.wait_s = min(parse_duration(packet.header(Header.WAIT) or "0", field="headers.wait") / 1e9, _MAX_WAIT_S)
-    if packet.header(Header.API_BOOT) == boot and not poll.is_full:
-        poll.seen = _number(packet, Header.SEEN)
-    return poll
-
-
-def _number(packet: Packet, name: Header) -> int:
-    text = packet.header(name) or "0"
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise InvalidInput(f"headers.{name}", f"{text[:40]!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def _started_at(event: Event) -> datetime:
-    # A node of the Go fleet sends no payload that we could rely on.
-    try:
-        return decode_payload(event, Started).started_at
-    except PacketError:
-        return utc_now()
-
-
-def _outcome(event: Event) -> Outcome:
-    try:
-        return decode_payload(event, Outcome)
-    except PacketError:
-        failed = event.event_type == EventType.FAILED
-        return Outcome(
-            status=Status.FAILED if failed else Status.FINISHED,
-            reason=Reason.RUNTIME_ERROR if failed else Reason.EXIT,
-            message="the node reported a failure" if failed else "the node reported the end",
-            finished_at=utc_now(),
-        )
+def _refusal(error: str) -> bytes:
+    return encode_packet(Packet({Header.SENDER: API_SENDER, Header.ERROR: error}))
 
 
 @asynccontextmanager
@@ -253,8 +213,7 @@ async def open_dispatcher(coordinator: Coordinator, endpoint: str, *, boot: str)
 
     ``boot`` names this run of the API. Raises what :func:`open_router` raises when the endpoint can't be used.
     """
-    async with open_router(endpoint) as socket, open_hidden_nursery() as nursery:
+    async with open_router(endpoint) as socket, open_service_nursery() as services:
         dispatcher = Dispatcher(coordinator, socket, boot)
-        nursery.start_soon(dispatcher.run)
+        services.start_soon(dispatcher.run)
         yield dispatcher
-        nursery.cancel_scope.cancel()

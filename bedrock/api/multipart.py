@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import NamedTuple
 
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from bedrock.api.problems import Problem
@@ -116,7 +116,7 @@ async def iter_parts(body: AsyncIterable[bytes], content_type: str | None) -> As
             events, collector.events = collector.events, []
             for event in events:
                 yield event
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise Problem(400, f"the upload is not well-formed multipart/form-data: {error}") from None
     if not collector.is_complete:
         raise Problem(400, "the upload ends in the middle: its closing boundary is missing")

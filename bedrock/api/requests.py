@@ -5,20 +5,27 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from bedrock.duration import format_duration, parse_duration
 from bedrock.errors import InvalidInput
-from bedrock.model import EventClass, Session, Status, TraceMode, TraceSpec, new_session_id, utc_now
-from bedrock.size import parse_size
+from bedrock.model import MAX_OUTPUT_BYTES, EventClass, Session, Status, TraceMode, TraceSpec, new_session_id, utc_now
+from bedrock.size import format_size, parse_size
 from bedrock.tracer.format import MAX_PREFIX_BYTES, MAX_PREFIXES
+from bedrock.untrusted import MalformedJson, decode_json
+from bedrock.words import split_words
 
+_T = TypeVar("_T")
+
+MAX_BODY_BYTES = 1 << 20
 _MAX_COMMAND = 128 << 10  # the kernel's own limit for one argument
 _MAX_LABELS = 32
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _MAX_LABEL_VALUE = 63
+_MAX_DIGITS = 10
+_MAX_TRACE_BYTES = 1 << 50  # far beyond any disk, and well within what C and JSON hold
 # What the engine takes as a reference: [host[:port]/]path[:tag][@digest].
 _IMAGE = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
@@ -46,6 +53,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     init: bool = False
     labels: dict[str, str] = {}
     trace: str | TraceRequest = TraceRequest()
+    max_output: str | int | None = None
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,16 +79,19 @@ def new_session(request: CreateRequest) -> Session:
         init=request.init,
         labels=_check_labels(request.labels),
         tracing=_trace_spec(request.trace),
+        max_output=_max_output(request.max_output),
     )
 
 
 def split_command(command: str | list[str]) -> list[str]:
     """Split a string as a POSIX shell splits words; an array is taken as it is. Empty means the image's own CMD."""
     if isinstance(command, str):
+        if len(command) > _MAX_COMMAND:
+            raise InvalidInput("command", f"is longer than {_MAX_COMMAND} bytes")
         try:
-            argv = shlex.split(command)
+            argv = split_words(command)
         except ValueError as error:
-            raise InvalidInput("command", f"can't be split into words: {str(error).lower()}") from None
+            raise InvalidInput("command", f"can't be split into words: {error}") from None
     else:
         argv = command
     if any("\0" in word for word in argv):
@@ -103,14 +114,16 @@ def _trace_spec(wanted: str | TraceRequest) -> TraceSpec:
         wanted = TraceRequest(mode=wanted)
     if wanted.mode is not None and wanted.mode not in set(TraceMode):
         raise InvalidInput("trace", f"the mode {wanted.mode[:40]!r} is none of {', '.join(TraceMode)}")
+    if len(wanted.classes) > len(EventClass):
+        raise InvalidInput("trace", f"there are {len(wanted.classes)} classes; each is named once at most")
     for name in wanted.classes:
         if name not in set(EventClass):
             raise InvalidInput("trace", f"the class {name[:40]!r} is none of {', '.join(EventClass)}")
     max_size = wanted.max_size
     if isinstance(max_size, str):
         max_size = parse_size(max_size, field="trace")
-    if max_size is not None and max_size < 0:
-        raise InvalidInput("trace", "max_size is negative; 0 means that there is no upper size")
+    if max_size is not None and not 0 <= max_size <= _MAX_TRACE_BYTES:
+        raise InvalidInput("trace", f"max_size is not from 0, which means no upper size, to {_MAX_TRACE_BYTES} bytes")
     return TraceSpec(
         mode=None if wanted.mode is None else TraceMode(wanted.mode),
         paths=_check_paths(wanted.paths),
@@ -119,14 +132,22 @@ def _trace_spec(wanted: str | TraceRequest) -> TraceSpec:
     )
 
 
+def _max_output(wanted: str | int | None) -> int | None:
+    size = parse_size(wanted, field="max_output") if isinstance(wanted, str) else wanted
+    if size is not None and not 1 <= size <= MAX_OUTPUT_BYTES:
+        limit = format_size(MAX_OUTPUT_BYTES)
+        raise InvalidInput("max_output", f"must be from 1 byte to {limit}, for example 64MiB")
+    return size
+
+
 def _check_paths(paths: list[str]) -> list[str]:
     if len(paths) > MAX_PREFIXES:
         raise InvalidInput("trace", f"there are {len(paths)} paths, the limit is {MAX_PREFIXES}")
     for path in paths:
-        if not path.startswith("/") or posixpath.normpath(path) != path or "\0" in path:
-            raise InvalidInput("trace", f"the path {path[:80]!r} is not absolute, or not in its shortest form")
         if len(path.encode("utf-8", "surrogatepass")) > MAX_PREFIX_BYTES:
             raise InvalidInput("trace", f"the path {path[:80]!r} is longer than {MAX_PREFIX_BYTES} bytes")
+        if not path.startswith("/") or posixpath.normpath(path) != path or "\0" in path:
+            raise InvalidInput("trace", f"the path {path[:80]!r} is not absolute, or not in its shortest form")
     return paths
 
 
@@ -161,7 +182,7 @@ def parse_status(text: str) -> Status:
 
 
 def parse_limit(text: str, *, maximum: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= maximum):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and 1 <= int(text) <= maximum):
         raise InvalidInput("limit", f"{text[:40]!r} is not a number from 1 to {maximum}")
     return int(text)
 
@@ -185,16 +206,11 @@ def parse_prefer_wait(header: str | None, *, maximum_s: float) -> float:
     return 0.0
 
 
-def parse_body(data: bytes, kind: Any) -> Any:
-    """Decode a JSON body; the field at fault is named."""
+def parse_body(data: bytes, kind: type[_T]) -> _T:
+    """Decode a JSON body. Raises :class:`InvalidInput`, which names the field at fault."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        field = path.strip("`.[]").split(".")[0].split("[")[0]
-        missing = re.search(r"missing required field `(\w+)`|unknown field `(.+)`", message)
-        if missing:
-            field = missing[1] or missing[2]
-        raise InvalidInput(field or "body", message) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput("body", f"is not JSON: {error}") from None
+        return decode_json(data, kind, max_bytes=MAX_BODY_BYTES)
+    except MalformedJson as error:
+        missing = re.search(r"missing required field `(\w+)`|unknown field `(.+)`", error.message)
+        named = missing[1] or missing[2] if missing else re.split(r"[.\[]", (error.path or "").lstrip("["))[0]
+        raise InvalidInput(named or "body", error.message) from None

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 
 from bedrock.api.artifacts import ArtifactDir
+from bedrock.api.problems import Problem
 from bedrock.model import Session, SessionId, StoredFile
+from bedrock.trace.blocks import TraceError
 from bedrock.trace.decode import Trace
 from bedrock.trace.export import Format, about_session, export
+from bedrock.trace.image_files import read_image_files
 from bedrock.trace.page import page_of
-from bedrock.trace.report import read_image_files, report_of
+from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
 
 _KEPT = 64
@@ -22,7 +27,7 @@ _KEPT_BYTES = 64 << 20
 
 
 class TraceReader:
-    """Reads the traces of one artifact directory. All raise :class:`bedrock.trace.layouts.TraceError`."""
+    """Reads the traces of one artifact directory. All raise :class:`Problem` for what is not a trace."""
 
     def __init__(self, artifacts: ArtifactDir) -> None:
         self._artifacts = artifacts
@@ -33,7 +38,8 @@ class TraceReader:
     async def summary(self, session_id: SessionId, item: StoredFile) -> bytes:
         """The summary of a stored trace, as JSON."""
         path = self._artifacts.path(session_id, item.filename)
-        return await self._keep((session_id, item.sha256, "summary"), lambda: msgspec.json.encode(summarise(path)))
+        key = (session_id, item.sha256, "summary")
+        return await self._keep(path, key, lambda: msgspec.json.encode(summarise(path)))
 
     async def report(
         self, session: Session, item: StoredFile, image_files: StoredFile | None, *, as_page: bool
@@ -48,12 +54,13 @@ class TraceReader:
 
         # The session's own state is in the report, so it is part of the key.
         kind = f"{'page' if as_page else 'json'} {session.status} {session.logs.state}"
-        return await self._keep((session.id, item.sha256, kind), make)
+        return await self._keep(path, (session.id, item.sha256, kind), make)
 
     def export(self, session: Session, item: StoredFile, wanted: Format) -> AsyncIterator[bytes]:
         """A stored trace in another format, piece by piece. What is no trace is refused before the first piece."""
         path = self._artifacts.path(session.id, item.filename)
-        Trace(path)
+        with _readable(path):
+            Trace(path)
         about = about_session(session)
 
         async def stream() -> AsyncIterator[bytes]:
@@ -68,9 +75,10 @@ class TraceReader:
 
         return stream()
 
-    async def _keep(self, key: tuple[SessionId, str, str], make: Callable[[], bytes]) -> bytes:
+    async def _keep(self, path: Path, key: tuple[SessionId, str, str], make: Callable[[], bytes]) -> bytes:
         if key not in self._kept:
-            made = await trio.to_thread.run_sync(make, limiter=self._limiter)
+            with _readable(path):
+                made = await trio.to_thread.run_sync(make, limiter=self._limiter)
             self._kept[key] = made
             while len(self._kept) > _KEPT or (len(self._kept) > 1 and self._size() > _KEPT_BYTES):
                 self._kept.popitem(last=False)
@@ -80,6 +88,15 @@ class TraceReader:
 
     def _size(self) -> int:
         return sum(len(content) for content in self._kept.values())
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whoever uploaded a file that is not a trace, or a damaged one, learns why, and not where it lies here."""
+    try:
+        yield
+    except TraceError as error:
+        raise Problem(422, str(error).replace(str(path), path.name)) from None
 
 
 def _next_of(pieces: Any) -> bytes | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from contextlib import AsyncExitStack
 
-import msgspec
 import trio
 
 from bedrock.api.artifacts import ArtifactDir, FileWriter
@@ -13,9 +12,8 @@ from bedrock.api.coordinator import Coordinator
 from bedrock.api.multipart import PartBegin, PartData, iter_parts
 from bedrock.api.problems import Problem
 from bedrock.model import Logs, LogsState, SessionId, StoredFile
-from bedrock.volume import MANIFEST, Manifest
-
-_MAX_MANIFEST_BYTES = 16 << 20
+from bedrock.untrusted import MalformedJson, decode_json, shortened
+from bedrock.volume import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 
 
 class Uploads:
@@ -80,13 +78,13 @@ class Uploads:
         size = sum(item.size for item in known.values())
         if MANIFEST not in known:
             return Logs(state=LogsState.STORED, files=len(known), size=size)
-        content = await self._artifacts.read_all(session_id, MANIFEST, limit=_MAX_MANIFEST_BYTES)
+        content = await self._artifacts.read_all(session_id, MANIFEST, limit=MAX_MANIFEST_BYTES + 1)
         try:
-            manifest = msgspec.json.decode(content, type=Manifest)
-        except msgspec.DecodeError as error:
+            manifest = decode_json(content, Manifest, max_bytes=MAX_MANIFEST_BYTES)
+        except MalformedJson as error:
             return Logs(state=LogsState.STORED, files=len(known), size=size, message=f"unreadable manifest: {error}")
         wrong = [item.filename for item in manifest.files if known.get(item.filename) != item]
         if wrong:
-            message = f"not as the manifest has them, or missing: {', '.join(wrong[:10])}"
+            message = f"not as the manifest has them, or missing: {', '.join(map(shortened, wrong[:10]))}"
             return Logs(state=LogsState.STORED, files=len(known), size=size, message=message)
         return Logs(state=LogsState.COMPLETE, files=len(known), size=size)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from bedrock.concurrency.groups import lone_error_unwrapped
+
 
 @asynccontextmanager
 async def open_hidden_nursery() -> AsyncIterator[trio.Nursery]:
@@ -16,14 +18,6 @@ async def open_hidden_nursery() -> AsyncIterator[trio.Nursery]:
     ``except EngineError`` round the context catches what it names. Failures that happen together stay a group.
     Everything else, cancellation included, is as with :func:`trio.open_nursery`.
     """
-    try:
+    with lone_error_unwrapped(levels=1):
         async with trio.open_nursery() as nursery:
             yield nursery
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1:
-            raise
-        (error,) = group.exceptions
-    else:
-        return
-    # Raised here and not above, where the group would become the error's context.
-    raise error

@@ -1,4 +1,4 @@
-"""Several coroutines at once whose failures read like one coroutine's, without a group around them."""
+"""Several coroutines at once, whose failure reads like one coroutine's unless several of them fail."""
 
 from __future__ import annotations
 
@@ -7,39 +7,36 @@ from typing import TypeVar
 
 import trio
 
+from bedrock.concurrency.nursery import open_hidden_nursery
+
 _T = TypeVar("_T")
 
 
 async def first_of(*functions: Callable[[], Awaitable[_T]]) -> _T:
-    """Run all, return what the first one to finish returns or raises, and cancel the others.
+    """Run all, return what the first one to finish returns, and cancel the others.
 
-    What the others raise while they are being cancelled is lost, as they have lost.
+    An error of any of them is raised, also one that a loser raises while it is being cancelled, since nobody else would
+    hear of it: alone as it is, several as a group. What a loser returns is lost, as it has lost. Cancelled from
+    outside, all are cancelled.
     """
     results: list[_T] = []
-    errors: list[Exception] = []
 
     async def run(function: Callable[[], Awaitable[_T]], scope: trio.CancelScope) -> None:
-        try:
-            result = await function()
-        except Exception as error:
-            if not results and not errors:
-                errors.append(error)
-        else:
-            if not results and not errors:
-                results.append(result)
+        results.append(await function())
         scope.cancel()
 
-    async with trio.open_nursery() as nursery:
+    async with open_hidden_nursery() as nursery:
         for function in functions:
             nursery.start_soon(run, function, nursery.cancel_scope)
-    if errors:
-        raise errors[0]
     return results[0]
 
 
 async def all_of(*functions: Callable[[], Awaitable[object]]) -> None:
-    """Run all to their end, even when one fails; then raise the first error, if there was one."""
-    errors: list[Exception] = []
+    """Run all to their end, even when one fails; then raise its error as it is, or those of several as a group.
+
+    Cancelled from outside, all are cancelled, and errors that there were come out beside the cancellation.
+    """
+    errors: list[BaseException] = []
 
     async def run(function: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -47,8 +44,13 @@ async def all_of(*functions: Callable[[], Awaitable[object]]) -> None:
         except Exception as error:
             errors.append(error)
 
-    async with trio.open_nursery() as nursery:
-        for function in functions:
-            nursery.start_soon(run, function)
-    if errors:
+    try:
+        async with trio.open_nursery() as nursery:
+            for function in functions:
+                nursery.start_soon(run, function)
+    except BaseException as error:
+        errors.insert(0, error)
+    if len(errors) == 1:
         raise errors[0]
+    if errors:
+        raise BaseExceptionGroup("several of those that ran together failed", errors)

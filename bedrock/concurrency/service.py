@@ -14,7 +14,9 @@ from types import FrameType
 import structlog
 import trio
 
+from bedrock.concurrency.groups import members
 from bedrock.errors import BedrockError
+from bedrock.printable import printable_lines
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +96,7 @@ def run_service(main: Callable[[ServiceContext], Awaitable[None]], *, name: str)
     except BaseException as error:
         own, other = _split(error)
         for item in own:
-            print(f"bedrock: {item}", file=sys.stderr)
+            print(printable_lines(f"bedrock: {item}", indent="    "), file=sys.stderr)
         if other is not None:
             log.error("service failed", service=name, exc_info=other)
             return _EXIT_INTERNAL
@@ -130,12 +132,4 @@ def _split(error: BaseException) -> tuple[list[BaseException], BaseException | N
     if not isinstance(error, BaseExceptionGroup):
         return [], error
     own, other = error.split(BedrockError)
-    return [] if own is None else list(_members(own)), other
-
-
-def _members(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _members(member)
-    else:
-        yield error
+    return [] if own is None else list(members(own)), other

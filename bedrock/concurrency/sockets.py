@@ -8,7 +8,6 @@ thread stops reading, and ZMQ's own high-water marks push back on the peers.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from abc import ABC, abstractmethod
@@ -23,7 +22,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bedrock.concurrency.nursery import open_hidden_nursery
-from bedrock.errors import BedrockError
+from bedrock.concurrency.socket_error import SocketError
 
 # Messages that cross to Trio in one hop.
 _BATCH = 1_000
@@ -44,16 +43,6 @@ _HEARTBEAT_MS = 5_000
 _CONNECT_TIMEOUT_MS = 5_000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1_000
 
-_REMEDIES = {
-    errno.EADDRINUSE: "another process listens there: end it, or choose another port",
-    errno.EADDRNOTAVAIL: "this machine has no such address",
-    errno.ENODEV: "an address or the name of a network interface of this machine is needed, not a host name",
-    errno.EINVAL: "an endpoint looks like tcp://127.0.0.1:8081",
-    errno.EPROTONOSUPPORT: "an endpoint looks like tcp://127.0.0.1:8081",
-    errno.EACCES: "ports below 1024 are for root",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-}
-
 _Socket = zmq.Socket[bytes]
 _Message = list[bytes]
 # Further sockets of the thread, each with what to do when it can be read.
@@ -61,19 +50,12 @@ _Aides = dict[_Socket, Callable[[], None]]
 _SocketT = TypeVar("_SocketT", bound="_ThreadedSocket")
 
 
-class SocketError(BedrockError):
-    """A socket could not be opened. ``endpoint`` is the one that was asked for, ``errno`` ZMQ's reason."""
-
-    def __init__(self, endpoint: str, cause: zmq.ZMQError) -> None:
-        number = cause.errno or 0
-        remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
-        super().__init__(f"{endpoint} can't be used: {zmq.strerror(number)}{remedy}")
-        self.endpoint = endpoint
-        self.errno = number
-
-
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages since the socket was opened. ``dropped``: to peers that were gone or did not read."""
+    """Messages since the socket was opened, which can be read after its end, too.
+
+    ``sent``: handed to ZMQ, which still loses them when the link breaks on the way. ``dropped``: to peers that were
+    gone or did not read, or left over when the socket failed.
+    """
 
     received: int
     sent: int
@@ -101,6 +83,7 @@ class _ThreadedSocket(ABC):
         self._token = trio.lowlevel.current_trio_token()
         self._wake_fd = -1
         self._wake_pending = True  # until there is somebody to be woken
+        self._is_closed = False
         self._stopping = False
         self._outgoing: deque[_Message] = deque()
         # Unbounded here, since the thread sees to it that not too much is in it.
@@ -117,30 +100,33 @@ class _ThreadedSocket(ABC):
     # -- Trio's side
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Have the socket, from ``started`` until cancelled. Raises :class:`SocketError` when it can't be had."""
+        """Have the socket, from ``started`` until :meth:`_stop`. Raises :class:`SocketError` when it can't be had."""
         # One thread for as long as the socket lives: not one of those that everybody shares.
         own_limiter = trio.CapacityLimiter(1)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._wake_pending = False
         try:
-            async with open_hidden_nursery() as nursery:
-                nursery.start_soon(self._stop_when_cancelled)
-                # The thread is never abandoned, since it holds the socket: it is told to stop, and then waited for.
+            # The thread is never abandoned, since it holds the socket: it is told to stop, and then waited for.
+            with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(
                     self._own, task_status.started, thread_name=f"zmq {self.endpoint}", limiter=own_limiter
                 )
-                nursery.cancel_scope.cancel()
         finally:
             self._wake_pending = True  # nobody may write to a descriptor that is somebody else's by now
             os.close(self._wake_fd)
-            self._inbox_in.close()
+            self._is_closed = True
+            self._refused += len(self._outgoing)  # the thread has failed and left them
+            self._outgoing.clear()
 
-    async def _stop_when_cancelled(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._stopping = True
-            self._wake()
+    def _stop(self) -> None:
+        """Take nothing more from senders, and let the thread end once it has sent what was taken before."""
+        self._is_closed = True
+        self._stopping = True
+        self._wake()
+
+    def _close(self) -> None:
+        """Wake all who wait. Called when the thread is gone."""
+        self._inbox.close()
 
     async def _receive(self) -> list[_Message]:
         batch = await self._inbox.receive()
@@ -150,6 +136,8 @@ class _ThreadedSocket(ABC):
         return batch.messages
 
     def _enqueue(self, message: _Message) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError(f"the socket at {self.endpoint} has been closed")
         if len(self._outgoing) >= _MAX_OUTGOING:
             self._refused += 1
             return
@@ -256,12 +244,16 @@ class RouterSocket(_ThreadedSocket):
     async def receive_batch(self) -> list[tuple[bytes, list[bytes]]]:
         """Wait for messages; return those that have come as (identity, frames), each peer's in order.
 
-        Cancelled, it has taken none. Raises :class:`trio.EndOfChannel` when the socket is gone.
+        Cancelled, it has taken none. Raises :class:`trio.ClosedResourceError` once the socket is closed, also where it
+        is waiting then.
         """
         return [(message[0], message[1:]) for message in await self._receive()]
 
     def send(self, identity: bytes, frames: list[bytes]) -> None:
-        """Send to one peer. To one that is gone, or that does not read, the message is dropped and counted."""
+        """Send to one peer. To one that is gone, or that does not read, the message is dropped and counted.
+
+        Raises :class:`trio.ClosedResourceError` once the socket is being closed.
+        """
         self._enqueue([identity, *frames])
 
     def _attach(self, socket: _Socket, stack: ExitStack) -> _Aides:
@@ -288,27 +280,42 @@ class DealerSocket(_ThreadedSocket):
     async def receive_batch(self) -> list[list[bytes]]:
         """Wait for messages; return those that have come, in order.
 
-        Cancelled, it has taken none. Raises :class:`trio.EndOfChannel` when the socket is gone.
+        Cancelled, it has taken none. Raises :class:`trio.ClosedResourceError` once the socket is closed, also where it
+        is waiting then.
         """
         return await self._receive()
 
     def send(self, frames: list[bytes]) -> None:
-        """Send to the peer. While there is none the message is dropped and counted: it would be old when it came."""
+        """Send to the peer. While there is none the message is dropped and counted: it would be old when it came.
+
+        Raises :class:`trio.ClosedResourceError` once the socket is being closed.
+        """
         if not frames:
             raise ValueError("a message has at least one frame")
         self._enqueue(frames)
 
     @property
     def is_connected(self) -> bool:
-        return self._connected.is_set()
+        """Whether the peer is there. Never once the socket is closed."""
+        return self._connected.is_set() and not self._is_closed
 
     async def wait_connected(self) -> None:
-        """Return when the peer is there; at once when it is."""
+        """Return when the peer is there; at once when it is.
+
+        Raises :class:`trio.ClosedResourceError` once the socket is closed, also when it is waiting then.
+        """
         await self._connected.wait()
+        if self._is_closed:
+            raise trio.ClosedResourceError(f"the socket at {self.endpoint} has been closed")
 
     async def wait_disconnected(self) -> None:
-        """Return when the peer is not there; at once when it isn't."""
+        """Return when the peer is not there; at once when it isn't. A closed socket has no peer."""
         await self._disconnected.wait()
+
+    def _close(self) -> None:
+        super()._close()
+        self._connected.set()
+        self._disconnected.set()
 
     def _attach(self, socket: _Socket, stack: ExitStack) -> _Aides:
         # The monitor comes first: the link may be up a moment after connect().
@@ -329,6 +336,8 @@ class DealerSocket(_ThreadedSocket):
         return {monitor: heed}
 
     def _set_connected(self, is_connected: bool) -> None:
+        if self._is_closed:
+            return
         if is_connected:
             self._disconnected = trio.Event()
             self._connected.set()
@@ -351,10 +360,19 @@ def _set_common_options(socket: _Socket, endpoint: str) -> None:
 
 @asynccontextmanager
 async def _running(socket: _SocketT) -> AsyncIterator[_SocketT]:
-    async with open_hidden_nursery() as nursery:
-        await nursery.start(socket._run)
-        yield socket
-        nursery.cancel_scope.cancel()
+    try:
+        async with open_hidden_nursery() as nursery:
+            # Shielded, since a socket that is being opened can't be told to stop; it takes a moment only.
+            with trio.CancelScope(shield=True):
+                await nursery.start(socket._run)
+            try:
+                yield socket
+            finally:
+                # It outlives its body, whatever ends that: what the body sends last is still taken.
+                socket._stop()
+    finally:
+        # Only now, so that a thread that fails ends the body by cancellation, with its own error as the only one.
+        socket._close()
 
 
 @asynccontextmanager

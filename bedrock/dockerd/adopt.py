@@ -33,12 +33,12 @@ class Adopted(NamedTuple):
     step: Step
 
 
-def choose_step(*, is_settled: bool, target: ContainerState | None, gate_was_opened: bool) -> Step:
+def choose_step(*, is_over: bool, target: ContainerState | None, gate_was_opened: bool) -> Step:
     """Return the step at which a session goes on.
 
     A target that was never started may be made again; one that was started never is, so that no session runs twice.
     """
-    if is_settled:
+    if is_over:
         return Step.SETTLE
     if target is None or target.status == "created":
         return Step.PREPARE
@@ -56,7 +56,7 @@ async def find_adoptable(engine: Engine, node: NodeName, volumes_dir: Path) -> l
         target = await _look(engine, pair.target)
         report = await trio.to_thread.run_sync(report_of, volume)
         step = choose_step(
-            is_settled=volume.read_session() is not None,
+            is_over=volume.read_ending() is not None or volume.read_session() is not None,
             target=target,
             gate_was_opened=report is not None and report.started_at is not None,
         )

@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,7 +28,7 @@ import requests
 import trio
 import urllib3.exceptions
 
-from bedrock.concurrency.threads import ThreadStream, open_thread_stream
+from bedrock.concurrency.threads import ThreadStream, open_thread_stream, run_closable
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
     ContainerPlan,
@@ -38,14 +39,17 @@ from bedrock.dockerd.engine_values import (
     ImageMissing,
     overlay_layers,
 )
+from bedrock.dockerd.output_stream import OutputStream, Sink, attach, open_log
+from bedrock.trace.paths import text_of
 
 _T = TypeVar("_T")
 
 # More starts at once than the machine has cores only make each of them slower.
 _STARTS_AT_ONCE = 3
 _CALLS_AT_ONCE = 16
-_COPIES_AT_ONCE = 4
 _CALL_TIMEOUT_S = 120
+# A call that takes longer than its connection may be silent is given up all the same.
+_CALL_LIMIT_S = _CALL_TIMEOUT_S + 10.0
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 2000
 
@@ -119,8 +123,8 @@ class _Chunks(io.RawIOBase):
 class Engine:
     """One Docker Engine. Made by :func:`open_engine`; every method raises :class:`EngineError` or a kind of it.
 
-    A cancelled call returns when the engine has answered: whether it took effect is then unknown, as it is after
-    :class:`EngineUnavailable`, so callers name what they create and look it up by name.
+    A cancelled call returns when the engine has answered, or after :meth:`hurry`: whether it took effect is then
+    unknown, as it is after :class:`EngineUnavailable`, so callers name what they create and look it up by name.
     """
 
     def __init__(self, base_url: str, api_version: str) -> None:
@@ -129,7 +133,14 @@ class Engine:
         self._idle: list[docker.APIClient] = []
         self._calls = trio.CapacityLimiter(_CALLS_AT_ONCE)
         self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
-        self._copies = trio.CapacityLimiter(_COPIES_AT_ONCE)
+        self._limit_s = _CALL_LIMIT_S
+        self._under_way: set[trio.CancelScope] = set()
+
+    def hurry(self, limit_s: float) -> None:
+        """Let no call take longer than ``limit_s`` seconds from now on, those that are under way included."""
+        self._limit_s = limit_s
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, trio.current_time() + limit_s)
 
     def _client(self, timeout_s: int | None = _CALL_TIMEOUT_S) -> docker.APIClient:
         # The stubs don't know that None means no limit.
@@ -149,7 +160,39 @@ class Engine:
                 self._idle.append(client)  # not after an error: its connection may be in an unknown state
                 return result
 
-        return await trio.to_thread.run_sync(work, limiter=limiter or self._calls)
+        async with limiter or self._calls:
+            # A call that is under way is waited for, since what it does would otherwise happen behind our back.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limit_s) as scope:
+                self._under_way.add(scope)
+                try:
+                    return await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+                finally:
+                    self._under_way.discard(scope)
+        raise EngineUnavailable(f"the Docker Engine did not answer within {self._limit_s:g} s")
+
+    async def _read(
+        self,
+        function: Callable[[docker.APIClient], _T],
+        *,
+        limiter: trio.CapacityLimiter,
+        missing: type[EngineError],
+        waits: bool,
+    ) -> _T:
+        """Call what takes long, reading piece by piece, and ends with the next piece when it is cancelled.
+
+        ``function`` calls :func:`trio.from_thread.check_cancelled` before it does anything with a piece. That it has
+        ended is waited for where it has something to clean up (``waits``).
+        """
+
+        def work() -> _T:
+            with _translated(missing):
+                client = self._client()
+                try:
+                    return function(client)
+                finally:
+                    client.close()
+
+        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=not waits)
 
     async def info(self) -> dict[str, Any]:
         """The engine's description of itself and of its host."""
@@ -224,8 +267,11 @@ class Engine:
                 security_opt=list(plan.security_opt) or None,
                 read_only=plan.read_only or None,
                 privileged=plan.privileged,
-                # Whatever the engine's default is, we must be able to read the output, and all of it.
-                log_config=docker.types.LogConfig(type="json-file", config={}),
+                # Whatever the engine's default is, we must be able to read the output, and it must have a bound. Of the
+                # engine's own formats this is the one that keeps bytes which are no UTF-8, and the fastest.
+                log_config=docker.types.LogConfig(
+                    type="local", config={"max-size": str(plan.log_bytes), "max-file": "2", "compress": "false"}
+                ),
             )
             created = client.create_container(
                 plan.image,
@@ -307,22 +353,32 @@ class Engine:
             return ""
         return raw.decode("utf-8", "replace").strip()[-_TAIL_CHARACTERS:]
 
-    async def copy_output(self, container: str, *, stdout: Path, stderr: Path) -> None:
-        """Write what a container has printed to two files, which may be the same one, in constant memory."""
+    async def attach_output(self, container: str) -> OutputStream:
+        """Attach to what a container prints from now on. Raises :class:`ContainerMissing`."""
+        return await self._open_output(attach, container)
 
-        def copy(client: docker.APIClient, path: Path, **streams: bool) -> None:
-            with path.open("wb") as file:
-                for chunk in client.logs(container, stream=True, **streams):
-                    file.write(chunk)
+    async def open_log(self, container: str, *, follow: bool) -> OutputStream:
+        """Open the log of what a container has printed. Raises :class:`ContainerMissing`."""
+        return await self._open_output(partial(open_log, follow=follow), container)
 
-        def work(client: docker.APIClient) -> None:
-            if stdout == stderr:
-                copy(client, stdout, stdout=True, stderr=True)
-            else:
-                copy(client, stdout, stdout=True, stderr=False)
-                copy(client, stderr, stdout=False, stderr=True)
+    async def _open_output(self, function: Callable[[docker.APIClient, str], OutputStream], name: str) -> OutputStream:
+        def work() -> OutputStream:
+            with _translated(ContainerMissing):
+                return function(self._client(timeout_s=None), name)
 
-        await self._call(work, limiter=self._copies, missing=ContainerMissing)
+        return await trio.to_thread.run_sync(work, limiter=self._calls)
+
+    async def read_output(self, stream: OutputStream, sink: Sink) -> bool:
+        """Hand what is in ``stream`` to ``sink``, in a thread of its own, and close it; see :meth:`OutputStream.read`.
+
+        Cancelled, it ends when ``sink`` returns.
+        """
+
+        def work() -> bool:
+            with _translated():
+                return stream.read(sink)
+
+        return await run_closable(work, stream.close, name="output")
 
     async def read_image_file(self, image: str, path: str, *, name: str, labels: Mapping[str, str]) -> bytes:
         """Return the tar archive of one path in an image, through a container that is never started."""
@@ -338,19 +394,28 @@ class Engine:
         return await self._call(work, missing=ImageMissing)
 
     async def list_image(self, image: str, *, name: str, labels: Mapping[str, str]) -> list[tuple[str, int]]:
-        """Return path and size of each regular file of an image, read from its archive as it streams by."""
+        """Return path and size of each regular file of an image, read from its archive as it streams by.
+
+        A path is what :func:`bedrock.trace.paths.text_of` makes of its bytes.
+        """
 
         def work(client: docker.APIClient) -> list[tuple[str, int]]:
             created = client.create_container(image, command=["-"], name=name, labels=dict(labels))
             try:
                 with tarfile.open(fileobj=_Chunks(client.export(created["Id"])), mode="r|") as archive:
-                    return [(f"/{member.name.lstrip('./')}", member.size) for member in archive if member.isreg()]
+                    found = []
+                    for member in archive:
+                        trio.from_thread.check_cancelled()
+                        if member.isreg():
+                            path = "/" + member.name.removeprefix("./").lstrip("/")
+                            found.append((text_of(path.encode("utf-8", "surrogateescape")), member.size))
+                    return found
             except tarfile.TarError as error:
                 raise EngineError(f"the archive of image {image} can't be read: {error}") from None
             finally:
                 client.remove_container(created["Id"], force=True)
 
-        return await self._call(work, missing=ImageMissing)
+        return await self._read(work, limiter=self._calls, missing=ImageMissing, waits=True)
 
     def open_events(self, labels: Mapping[str, str]) -> AbstractAsyncContextManager[ThreadStream[dict[str, Any]]]:
         """Follow what happens to the containers that carry ``labels``.

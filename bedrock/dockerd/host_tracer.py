@@ -16,6 +16,7 @@ import trio
 
 from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.dockerd.containers import (
     LABEL_NODE,
     LABEL_ROLE,
@@ -36,6 +37,8 @@ _SOCKET = "sock"
 # Between two tries to reach a tracer that is still loading its probes. There is no event for that.
 _KNOCK_S = 0.02
 _LEAVE_S = 5.0  # what an idle tracer is given to end by itself
+_LEAVE_AT_ONCE_S = 0.3  # the same when everything is to end at once
+_REMOVE_S = 2.0  # and to be removed then, if it has not
 _ANSWER_S = 5.0  # within which a tracer that works has answered, however busy it is
 
 
@@ -221,23 +224,27 @@ class HostTracer:
     async def _start(self) -> _Running:
         name = host_tracer_name(self._node, self._volumes_dir, self._image)
         running = _Running(name, self._socket_of(name))
+        plan = host_tracer_plan(
+            self._image, node=self._node, control=running.socket.parent, volumes=self._volumes_dir,
+            ring_bytes=self._ring_bytes,
+        )  # fmt: skip
         await trio.to_thread.run_sync(lambda: running.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
         await self._engine.remove(name)
         running.socket.unlink(missing_ok=True)
-        await self._engine.create(
-            host_tracer_plan(
-                self._image, node=self._node, control=running.socket.parent, volumes=self._volumes_dir,
-                ring_bytes=self._ring_bytes,
-            )
-        )  # fmt: skip
-        await self._engine.start(name)
-        state = None
-        with trio.move_on_after(self._start_timeout_s):
-            state = await self._wait_ready(running)
-        if state is None:
-            said = await self._engine.tail(name)
-            await self._engine.remove(name)
-            raise HostTracerFailed(f"the tracer of this host did not become ready: {said or 'it said nothing'}")
+        try:
+            await self._engine.create(plan)
+            await self._engine.start(name)
+            state = None
+            with trio.move_on_after(self._start_timeout_s):
+                state = await self._wait_ready(running)
+            if state is None:
+                said = await self._engine.tail(name)
+                raise HostTracerFailed(f"the tracer of this host did not become ready: {said or 'it said nothing'}")
+        except BaseException:
+            # Nobody knows of it yet, so nobody else removes it, also when DockerD ends while it is being started.
+            with trio.move_on_after(_REMOVE_S, shield=True), suppress(EngineError):
+                await self._engine.remove(name)
+            raise
         self._take(running, state)
         return running
 
@@ -275,14 +282,17 @@ class HostTracer:
             self._ready = trio.Event()
         running.gone.set()
 
-    async def leave(self) -> None:
-        """End the tracer, where no session needs it any more; one that is needed stays for a successor."""
+    async def leave(self, patience_s: float) -> None:
+        """End the tracer, where no session needs it any more; one that is needed stays for a successor.
+
+        It has ``patience_s`` to end by itself, and is removed then.
+        """
         running = self._current
         if running is None or self._of_session:
             return
         await self._engine.kill(running.name, "SIGTERM")
         self._current = None
-        with trio.move_on_after(_LEAVE_S):
+        with trio.move_on_after(patience_s):
             await running.gone.wait()
             return
         await self._engine.remove(running.name)
@@ -302,14 +312,15 @@ async def open_host_tracer(
         start_timeout_s=start_timeout_s,
     )  # fmt: skip
     await tracer.adopt()
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(tracer.run)
+    async with open_service_nursery() as services:
+        services.start_soon(tracer.run)
+        patience_s = _LEAVE_AT_ONCE_S
         try:
             yield tracer
+            patience_s = _LEAVE_S
         finally:
-            with trio.move_on_after(2 * _LEAVE_S, shield=True):
+            with trio.move_on_after(patience_s + _REMOVE_S, shield=True):
                 try:
-                    await tracer.leave()
+                    await tracer.leave(patience_s)
                 except EngineError as error:
                     log.warning("the tracer of this host could not be removed", error=str(error))
-            nursery.cancel_scope.cancel()

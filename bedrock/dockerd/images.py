@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, EngineUnavailable, ImageInfo, ImageMissing, PullFailed
 
@@ -31,9 +31,9 @@ class _Pull:
 class Images:
     """Made by :func:`open_images`."""
 
-    def __init__(self, engine: Engine, nursery: trio.Nursery, *, pull_timeout_s: float) -> None:
+    def __init__(self, engine: Engine, services: ServiceNursery, *, pull_timeout_s: float) -> None:
         self._engine = engine
-        self._nursery = nursery
+        self._services = services
         self._pull_timeout_s = pull_timeout_s
         self._limiter = trio.CapacityLimiter(_PULLS_AT_ONCE)
         self._pulls: dict[str, _Pull] = {}
@@ -51,7 +51,7 @@ class Images:
         pull = self._pulls.get(name)
         if pull is None:
             pull = self._pulls[name] = _Pull()
-            self._nursery.start_soon(self._run, name, pull)
+            self._services.start_soon(self._run, name, pull)
         pull.listeners.append(on_progress)
         on_progress(f"pulling {name}")
         try:
@@ -125,6 +125,5 @@ def _progress(layers: dict[str, tuple[int, int]]) -> str:
 @asynccontextmanager
 async def open_images(engine: Engine, *, pull_timeout_s: float) -> AsyncIterator[Images]:
     """Yield the images of one engine; leaving the context ends the pulls that are under way."""
-    async with open_hidden_nursery() as nursery:
-        yield Images(engine, nursery, pull_timeout_s=pull_timeout_s)
-        nursery.cancel_scope.cancel()
+    async with open_service_nursery() as services:
+        yield Images(engine, services, pull_timeout_s=pull_timeout_s)

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import signal
 from datetime import datetime
-from typing import NamedTuple
 
 from bedrock.dockerd.engine_values import ContainerState
-from bedrock.lifecycle import Outcome
+from bedrock.lifecycle import Ending, Outcome
 from bedrock.model import Reason, Status, Verdict, utc_now
-
-
-class Ending(NamedTuple):
-    """Why a session is over. ``exit_code`` only where it is known otherwise than from the container."""
-
-    status: Status
-    reason: Reason
-    message: str
-    exit_code: int | None = None
 
 
 def ending_of_exit(target: ContainerState) -> Ending:

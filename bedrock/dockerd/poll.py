@@ -136,7 +136,7 @@ class Poller:
                 except PacketError as error:
                     log.warning("answer of the API refused", error=str(error))
                     continue
-                self._agent.apply(answer.events)
+                await self._agent.apply(answer.events)
                 # An answer to an older poll is as good as any for what is in it, but it confirms nothing newer.
                 if answer.header(Header.SEQUENCE) == str(self._sequence) or answer.header(Header.ERROR):
                     self._api_boot = answer.header(Header.API_BOOT) or self._api_boot

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, ContainerState, EngineError, EngineUnavailable
 
@@ -85,7 +85,6 @@ class ContainerWatch:
 async def open_watch(engine: Engine, labels: Mapping[str, str]) -> AsyncIterator[ContainerWatch]:
     """Watch the containers that carry ``labels`` until the context is left."""
     watch = ContainerWatch(engine, labels)
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(watch.run)
+    async with open_service_nursery() as services:
+        services.start_soon(watch.run)
         yield watch
-        nursery.cancel_scope.cancel()

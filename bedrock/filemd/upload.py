@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import msgspec
 import structlog
 import trio
 
 from bedrock.client import ApiError, Client
 from bedrock.errors import BedrockError
 from bedrock.model import LogsState, StoredFile
-from bedrock.volume import MANIFEST, Manifest
+from bedrock.untrusted import MalformedJson, decode_json
+from bedrock.volume import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +59,8 @@ async def _upload_file(client: Client, path: Path, expected: StoredFile) -> None
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
+        return decode_json(path.read_bytes(), Manifest, max_bytes=MAX_MANIFEST_BYTES)
+    except (OSError, MalformedJson) as error:
         raise UploadFailed(f"{path} can't be read: {error}") from None
 
 

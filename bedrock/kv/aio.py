@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from bedrock.concurrency.groups import lone_error_unwrapped
 from bedrock.kv.errors import translate
 from bedrock.kv.interface import Commit, Entry, KVStore, Scan, StoreClosed
 from bedrock.kv.schema import apply_commit, migrate, read_many, read_revision, read_scan, write_revision
@@ -79,18 +80,9 @@ class AsyncStore(KVStore):
 @asynccontextmanager
 async def _open_loop() -> AsyncIterator[None]:
     """An asyncio loop whose nurseries don't show: a lone error comes out as it went in."""
-    try:
+    with lone_error_unwrapped():
         async with trio_asyncio.open_loop():
             yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            (error,) = error.exceptions
-        if isinstance(error, BaseExceptionGroup):
-            raise
-    else:
-        return
-    raise error
 
 
 @asynccontextmanager

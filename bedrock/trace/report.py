@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from bedrock.model import Session
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
 from bedrock.trace.export import about_session
+from bedrock.trace.image_files import ImageFiles
 from bedrock.trace.names import Names, read_rows
 from bedrock.trace.patterns import Accesses, FilePattern, PatternAdder, SlowCall, Timeline
 from bedrock.trace.summary import READS, WRITES, Adder, FileUse, TraceSummary, is_one_of
@@ -24,13 +24,6 @@ PLOTTED_FILES = 16
 _MAX_SEGMENTS = 2_000
 _GRID = (160, 80)  # cells in time and in offset, where there are too many accesses to draw each
 _MAX_LISTED = 1_000
-
-
-class ImageFiles(msgspec.Struct, kw_only=True):
-    """The regular files of an image: path and size in bytes. ``image.files`` is this as zstd-compressed JSON."""
-
-    image_id: str
-    files: list[tuple[str, int]]
 
 
 class PatternOfFile(msgspec.Struct, kw_only=True):
@@ -78,20 +71,6 @@ class Report(msgspec.Struct, kw_only=True):
     slowest: list[SlowCall] = []
     failed_lookups: list[tuple[str, int, str, int]] = []  # path, errno, call, how often
     untouched: Untouched | None = None
-
-
-def write_image_files(listing: ImageFiles) -> bytes:
-    """The content of ``image.files``."""
-    return zstandard.ZstdCompressor(level=3).compress(msgspec.json.encode(listing))
-
-
-def read_image_files(path: Path) -> ImageFiles | None:
-    """The files of an image; None where the list can't be read, which a report does without."""
-    try:
-        raw = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
-        return msgspec.json.decode(raw, type=ImageFiles)
-    except (OSError, zstandard.ZstdError, msgspec.DecodeError):
-        return None
 
 
 def report_of(path: Path, session: Session | None, image_files: ImageFiles | None = None) -> Report:

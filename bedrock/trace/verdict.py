@@ -11,6 +11,9 @@ import msgspec
 from bedrock.model import TraceState, Verdict
 from bedrock.tracer.causes import CAUSES, DROPPING, FEATURES, Cause
 from bedrock.tracer.format import Mode
+from bedrock.untrusted import MalformedJson, decode_json
+
+_MAX_REPORT_BYTES = 1 << 20
 
 
 class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +46,8 @@ class TracerReport(msgspec.Struct, frozen=True, kw_only=True):
 def read_report(path: Path) -> TracerReport | None:
     """Read ``tracer.json``; None when there is none, or none that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TracerReport)
-    except (OSError, msgspec.DecodeError):
+        return decode_json(path.read_bytes(), TracerReport, max_bytes=_MAX_REPORT_BYTES)
+    except (OSError, MalformedJson):
         return None
 
 

@@ -69,7 +69,6 @@ async def test_the_go_fleets_fields_are_stored_under_their_file_names(api: Api, 
     await curl(f"{api.url}/api/sessions/{session.id}/logs", *arguments)
     assert {item.filename for item in await client.files(session.id)} == {"target.log", "tracer.log", "vfs.pdf"}
     found = await client.get(session.id)
-    assert found is not None
     assert found.session.logs.state is LogsState.STORED
 
 
@@ -79,7 +78,14 @@ async def test_the_go_fleets_fields_are_stored_under_their_file_names(api: Api, 
         ("POST", "/api/sessions", b"{", 400, "body"),
         ("POST", "/api/sessions", b'{"image":"a"}', 400, "ttl"),
         ("POST", "/api/sessions", b'{"image":"a","ttl":"soon"}', 400, "ttl"),
+        ("POST", "/api/sessions", b'{"image":"a","ttl":"' + b"9" * 1_000_000 + b'h"}', 400, "ttl"),
+        ("POST", "/api/sessions", b'{"image":"a","ttl":"1s","command":"' + b"a" * 1_000_000 + b'"}', 400, "command"),
+        ("POST", "/api/sessions", b'{"image":"a","ttl":"1s","trace":{"max_size":1' + b"0" * 30 + b"}}", 400, "trace"),
+        ("POST", "/api/sessions", b'{"image":"\xff","ttl":"1s"}', 400, "body"),
+        ("POST", "/api/sessions", b'{"image":' + b"[" * 100_000, 400, "image"),
+        ("POST", "/api/sessions", b'{"x":' + b"[" * 100_000, 400, "x"),
         ("POST", "/api/sessions", b" " * (2 << 20), 413, None),
+        ("GET", "/api/sessions?limit=0000000001" + "9" * 5_000, b"", 400, "limit"),
         ("GET", "/api/sessions?limit=0", b"", 400, "limit"),
         ("GET", "/api/sessions?status=dead", b"", 400, "status"),
         ("GET", "/api/sessions?label=x", b"", 400, "label"),
@@ -143,6 +149,41 @@ async def test_a_malformed_upload_is_refused_and_stores_nothing(
     assert await client.files(session.id) == []
     kept = [path for path in (tmp_path / "data" / "api" / "artifacts").rglob("*") if path.is_file()]
     assert kept == []
+
+
+async def test_an_endless_boundary_is_refused(api: Api, client: Client) -> None:
+    session = await client.create("busybox", "true", ttl="1s")
+    headers = {"Content-Type": f"multipart/form-data; boundary={'b' * 1_000}"}
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(f"{api.url}/api/sessions/{session.id}/logs", content=b"x", headers=headers)
+    assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("content", [b'{"session_id":"\xff"}', b"[" * 100_000, b'{"x":' + b"[" * 100_000])
+async def test_a_manifest_that_can_not_be_read_is_kept_and_proves_nothing(
+    api: Api, client: Client, tmp_path: Path, content: bytes
+) -> None:
+    session = await client.create("busybox", "true", ttl="1s")
+    (tmp_path / "manifest.json").write_bytes(content)
+    assert (await client.upload(session.id, tmp_path / "manifest.json")).logs is LogsState.STORED
+    found = await client.get(session.id)
+    assert found is not None
+    assert "unreadable manifest" in found.session.logs.message
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"nonsense" * 10_000])
+async def test_a_trace_that_is_not_one_is_said_to_be_so(
+    api: Api, client: Client, tmp_path: Path, content: bytes
+) -> None:
+    session = await client.create("busybox", "true", ttl="1s")
+    (tmp_path / "trace.bdt").write_bytes(content)
+    await client.upload(session.id, tmp_path / "trace.bdt")
+    for path in ("trace", "trace/events", "trace/report"):
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"{api.url}/api/sessions/{session.id}/{path}")
+        assert answer.status_code == 422, answer.text
+        assert "trace" in answer.json()["detail"]
+        assert str(tmp_path) not in answer.text
 
 
 async def test_a_list_is_paged_filtered_and_ordered(api: Api, client: Client) -> None:
@@ -214,16 +255,14 @@ async def test_a_file_that_is_still_to_come_can_be_followed(client: Client, api:
 async def test_whoever_waits_for_a_change_is_told_at_once(client: Client) -> None:
     session = await client.create("busybox", "true", ttl="1s")
     found = await client.get(session.id)
-    assert found is not None
-    assert await client.get(session.id, etag=found.etag) is None
+    unchanged = await client._request("GET", f"/api/sessions/{session.id}", headers={"If-None-Match": found.etag})
+    assert unchanged.status_code == 304
     changed: list[Session] = []
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
-                answer = await client.get(session.id, etag=found.etag, wait_s=60)
-                assert answer is not None
-                changed.append(answer.session)
+                changed.append((await client.wait_change(session.id, found.etag)).session)
 
             nursery.start_soon(wait)
             await trio.sleep(0.1)

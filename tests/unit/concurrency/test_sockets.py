@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -14,7 +14,8 @@ import trio.testing
 import zmq
 
 from bedrock.concurrency import sockets
-from bedrock.concurrency.sockets import DealerSocket, RouterSocket, SocketError, open_dealer, open_router
+from bedrock.concurrency.socket_error import SocketError
+from bedrock.concurrency.sockets import DealerSocket, RouterSocket, open_dealer, open_router
 
 ANY = "tcp://127.0.0.1:0"
 LIMIT_S = 30
@@ -387,22 +388,109 @@ async def test_a_message_without_frames_is_refused_where_it_is_sent() -> None:
             dealer.send([])
 
 
-async def test_after_its_end_a_socket_touches_no_descriptor_and_says_that_nothing_will_come() -> None:
+async def test_after_its_end_a_socket_touches_no_descriptor_and_says_that_it_is_closed() -> None:
     async with open_router(ANY) as router:
         router.send(b"nobody", [b"early"])
         await eventually(lambda: router.statistics().dropped == 1)
     # The kernel hands the freed numbers out again.
     reused = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(50)]
     try:
-        router.send(b"node", [b"late"])
+        with pytest.raises(trio.ClosedResourceError):
+            router.send(b"node", [b"late"])
         for descriptor in reused:
             with pytest.raises(BlockingIOError):
                 os.eventfd_read(descriptor)
     finally:
         for descriptor in reused:
             os.close(descriptor)
-    with pytest.raises(trio.EndOfChannel):
+    with pytest.raises(trio.ClosedResourceError):
         await router.receive_batch()
+    assert router.statistics().dropped == 1
+
+
+async def test_a_closed_dealer_has_no_peer_and_takes_nothing() -> None:
+    async with a_pair() as (_, dealer):
+        assert dealer.is_connected
+    assert not dealer.is_connected
+    with trio.fail_after(5):
+        await dealer.wait_disconnected()
+        with pytest.raises(trio.ClosedResourceError):
+            await dealer.wait_connected()
+        with pytest.raises(trio.ClosedResourceError):
+            await dealer.receive_batch()
+    with pytest.raises(trio.ClosedResourceError):
+        dealer.send([b"late"])
+
+
+async def test_whoever_waits_when_a_socket_is_closed_learns_of_it() -> None:
+    outcomes: list[str] = []
+
+    async def expect_closed(wait: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await wait()
+        except trio.ClosedResourceError:
+            outcomes.append("closed")
+        else:
+            outcomes.append("returned")
+
+    async with open_router(ANY) as router:
+        endpoint = router.endpoint
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, open_dealer(endpoint, identity=b"alone") as dealer:
+            nursery.start_soon(expect_closed, dealer.wait_connected)
+            nursery.start_soon(expect_closed, dealer.receive_batch)
+            await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery, a_pair() as (_, connected):
+            nursery.start_soon(expect_closed, connected.wait_disconnected)
+            await trio.testing.wait_all_tasks_blocked()
+    assert outcomes == ["closed", "closed", "returned"]
+
+
+async def test_what_is_sent_while_the_thread_comes_to_its_end_is_refused_and_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_flushed, go_on = threading.Event(), threading.Event()
+    flush = RouterSocket._flush
+
+    def flush_and_dawdle(self: RouterSocket, raw: zmq.Socket[bytes]) -> None:
+        flush(self, raw)
+        if self._stopping:
+            has_flushed.set()
+            go_on.wait(LIMIT_S)
+
+    monkeypatch.setattr(RouterSocket, "_flush", flush_and_dawdle)
+    async with trio.open_nursery() as nursery, open_router(ANY) as router:
+
+        async def send_late() -> None:
+            await trio.to_thread.run_sync(has_flushed.wait)
+            try:
+                with pytest.raises(trio.ClosedResourceError):
+                    router.send(b"nobody", [b"late"])
+            finally:
+                go_on.set()
+
+        nursery.start_soon(send_late)
+
+
+async def test_what_a_failed_thread_has_left_is_counted_and_its_error_is_the_only_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: RouterSocket, raw: object) -> None:
+        raise RuntimeError("broken")
+
+    async def use() -> RouterSocket:
+        async with open_router(ANY) as router:
+            opened.append(router)
+            monkeypatch.setattr(RouterSocket, "_flush", fail)
+            router.send(b"nobody", [b"one"])
+            router.send(b"nobody", [b"two"])
+            await router.receive_batch()
+        return router
+
+    opened: list[RouterSocket] = []
+    with pytest.raises(RuntimeError, match="broken"):
+        await use()
+    assert opened[0].statistics().dropped == 2
 
 
 async def test_fifty_opens_leave_no_thread_and_no_descriptor(in_use: Callable[[], tuple[int, int]]) -> None:
