@@ -37,7 +37,8 @@ ensure_environment() {
         "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
         say "making the environment in .venv"
         "$python" -m venv .venv
-        .venv/bin/pip install --quiet --disable-pip-version-check --editable ".$extra" ||
+        # Two thirds of pip's time would go into compiling all modules; Python compiles those that are used.
+        .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --editable ".$extra" ||
             die "pip could not install the dependencies; its message is above"
         printf '%s' "$wanted$extra" >"$stamp"
     fi
