@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bedrock.trace.layouts import LAYOUTS, PRESENT, TraceError
 from bedrock.trace.notes import Notes, Start
 from bedrock.tracer.format import BLOCK_HEADER, FILE_HEADER, MAGIC, NOTE_ENTRY, SKIPPABLE, CallFlag, dtype_of
-from bedrock.tracer.operations import Op
+from bedrock.tracer.operations import MAX_OPS, Op
 
 _HEADER = dtype_of(FILE_HEADER)
 _BLOCK = dtype_of(BLOCK_HEADER)
@@ -168,6 +168,8 @@ class Trace:
             at += count * dtype.itemsize
             # Times are written as differences, since those are small.
             columns[name] = np.cumsum(column.view(np.int64)) if name == "time_ns" else column
+        if count and int(columns["op"].max()) >= MAX_OPS:
+            raise TraceError(f"{self._path} is damaged: a call has the operation {columns['op'].max()}")
         for name, dtype in PRESENT.columns:
             # A mark of version 3 has no room in the flags of version 2.
             columns[name] = columns[name].astype(dtype, copy=False) if name in columns else np.zeros(count, dtype)
