@@ -23,13 +23,14 @@ import msgspec
 
 from bedrock import __version__
 from bedrock.errors import BedrockError
-from bedrock.model import LogsState, Node, Session, SessionId, Status, StoredFile
+from bedrock.model import FILES_SETTLED_AFTER_S, LogsState, Node, Session, SessionId, Status, StoredFile
 from bedrock.settings import DEFAULT_URL
 from bedrock.untrusted import MalformedJson, decode_json
 
 _T = TypeVar("_T")
 
 _WAIT_S = 30
+_PAUSE_S = 0.1
 _TIMEOUT = httpx.Timeout(30, read=_WAIT_S + 30, write=60)
 _CHUNK = 256 << 10
 _MAX_ANSWER_BYTES = 1 << 30
@@ -77,7 +78,7 @@ class _Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tagged(NamedTuple):
-    """A session with the tag of the state it was read in, to be handed back to :meth:`Client.get`."""
+    """A session with the tag of the state it was read in, to be handed to :meth:`Client.wait_change`."""
 
     session: Session
     etag: str
@@ -98,10 +99,12 @@ class Client:
         init: bool = False,
         labels: Mapping[str, str] | None = None,
         trace: str | Mapping[str, Any] | None = None,
+        max_output: str | int | None = None,
     ) -> Session:
         """Submit a session. A string of a command is split as a shell splits words, a sequence is not.
 
         ``trace`` is a mode (events, summary, off), or a mapping with any of mode, paths, classes and max_size.
+        ``max_output`` is the upper size of what is kept of the output: 64MiB, or a number of bytes.
         """
         body: dict[str, Any] = {
             "image": image,
@@ -112,30 +115,43 @@ class Client:
         }
         if trace is not None:
             body["trace"] = trace if isinstance(trace, str) else dict(trace)
+        if max_output is not None:
+            body["max_output"] = max_output
         return self._decode(await self._request("POST", "/api/sessions", json=body), Session)
 
-    async def get(self, session_id: str, *, etag: str | None = None, wait_s: int = 0) -> Tagged | None:
-        """Read a session. With ``etag``: None unless it changes within ``wait_s`` seconds."""
-        headers = {"If-None-Match": etag} if etag else {}
-        if wait_s:
-            headers["Prefer"] = f"wait={wait_s}"
-        response = await self._request("GET", f"/api/sessions/{session_id}", headers=headers)
-        if response.status_code == 304:
-            return None
+    async def get(self, session_id: str) -> Tagged:
+        """Read a session."""
+        return self._tagged(await self._request("GET", f"/api/sessions/{session_id}"))
+
+    async def wait_change(self, session_id: str, etag: str) -> Tagged:
+        """Return a session once it is not what had this ``etag`` any more, for as long as that takes."""
+        headers = {"If-None-Match": etag, "Prefer": f"wait={_WAIT_S}"}
+        while True:
+            response = await self._request("GET", f"/api/sessions/{session_id}", headers=headers)
+            if response.status_code != 304:
+                return self._tagged(response)
+            # An API that is being stopped does not hold its answers.
+            await anyio.sleep(_PAUSE_S)
+
+    def _tagged(self, response: httpx.Response) -> Tagged:
         return Tagged(self._decode(response, Session), response.headers.get("ETag", ""))
 
     async def watch(self, session_id: str, *, until_stored: bool = False) -> AsyncIterator[Session]:
-        """Yield a session now and at each change, until it has ended (and its files are home)."""
-        etag: str | None = None
+        """Yield a session now and at each change, until it has ended and, if wanted, has all its files.
+
+        When those are all is :meth:`Session.has_all_files`: with nodes that send no manifest, ten seconds after the
+        last one.
+        """
+        found = await self.get(session_id)
         while True:
-            found = await self.get(session_id, etag=etag, wait_s=_WAIT_S if etag else 0)
-            if found is None:
-                continue
-            session, etag = found
+            session = found.session
             yield session
-            if session.status.is_terminal and (not until_stored or session.logs.state is not LogsState.PENDING):
-                if until_stored and session.logs.state is LogsState.STORED:
-                    continue
+            if session.has_all_files() if until_stored else session.status.is_terminal:
+                return
+            may_settle = until_stored and session.has_all_files(FILES_SETTLED_AFTER_S)
+            with anyio.move_on_after(FILES_SETTLED_AFTER_S if may_settle else None) as settled:
+                found = await self.wait_change(session_id, found.etag)
+            if settled.cancelled_caught:
                 return
 
     async def list(

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from bedrock.errors import BedrockError
-from bedrock.model import ExitCode, Logs, LogsState, NodeName, Reason, Session, Status, Verdict
+from bedrock.model import ExitCode, Logs, LogsState, NodeName, Output, Reason, Session, Status, Verdict
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.RUNNING, Status.FAILED, Status.STOPPED}),
@@ -34,6 +34,15 @@ class TransitionRefused(BedrockError):
         self.wanted = wanted
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """Why a session is over. ``exit_code`` only where it is known otherwise than from the container."""
+
+    status: Status
+    reason: Reason
+    message: str
+    exit_code: int | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a session ended, as its node saw it."""
 
@@ -44,6 +53,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: ExitCode | None = None
     started_at: datetime | None = None
     trace: Verdict | None = None
+    output: Output | None = None  # None where nothing was started
 
 
 def check_transition(present: Status, wanted: Status) -> None:
@@ -80,6 +90,7 @@ def end(session: Session, outcome: Outcome) -> Session:
             exit_code=session.exit_code if session.exit_code is not None else outcome.exit_code,
             started_at=session.started_at or outcome.started_at,
             trace=session.trace or outcome.trace,
+            output=session.output or outcome.output,
         )
     if session.status is Status.PENDING and outcome.status is Status.FINISHED:
         session = start(session, started_at=outcome.started_at or outcome.finished_at)
@@ -93,7 +104,14 @@ def end(session: Session, outcome: Outcome) -> Session:
         started_at=session.started_at or outcome.started_at,
         finished_at=outcome.finished_at,
         trace=outcome.trace,
+        output=outcome.output,
     )
+
+
+def expire(session: Session, *, at: datetime) -> Session:
+    """The time of a session is over, and its node does not see to that. One that has ended stays as it is."""
+    message = f"its time to live of {session.ttl} is over"
+    return end(session, Outcome(status=Status.FINISHED, reason=Reason.TTL, message=message, finished_at=at))
 
 
 def request(session: Session, wanted: Status, *, at: datetime) -> Session:

@@ -13,6 +13,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from bedrock.errors import InvalidInput
+from bedrock.printable import printable, printable_lines
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FORMATS = ("auto", "text", "json")
@@ -80,18 +81,17 @@ def _text_renderers() -> list[Processor]:
 
 def _escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Show control characters instead of obeying them: much of what is logged comes from outside."""
-    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: value if key == "exc_info" else _shown(value) for key, value in event.items()}
 
 
-def _printable(text: str, *, keep: str = "") -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char in keep or char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return printable(value)
+    # The renderer shows the rest by repr(), of which a library's own classes make what they like.
+    return value if isinstance(value, int | float | None) else printable(repr(value))
 
 
 def _write_traceback(target: TextIO, error: ExcInfo) -> None:
     text = io.StringIO()
     structlog.dev.plain_traceback(text, error)
-    target.write(_printable(text.getvalue(), keep="\n"))
+    target.write(printable_lines(text.getvalue()))

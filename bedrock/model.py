@@ -25,6 +25,12 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_NS)]
 ExitCode = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _Name = Annotated[str, msgspec.Meta(max_length=100)]
 
+# Where nothing proves that a session's files are all, they are taken for all when none has come for this long.
+FILES_SETTLED_AFTER_S = 10.0
+
+# What a session's output may be allowed to have at the most.
+MAX_OUTPUT_BYTES = 1 << 40
+
 _SESSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -121,6 +127,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of what a session's command printed.
+
+    ``stdout`` and ``stderr`` are the sizes of what is kept, in bytes; together they are not above ``max_output``. What
+    was printed after that is ``over``. ``message`` has a sentence for whatever is not as it was printed.
+    """
+
+    stdout: int = 0
+    stderr: int = 0
+    over: int = 0
+    message: str = ""
+
+
 class LogsState(enum.StrEnum):
     """How far a session's files have come home."""
 
@@ -152,6 +171,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     init: bool = False
     labels: dict[str, str] = {}
     tracing: TraceSpec = TraceSpec()
+    max_output: int | None = None  # bytes; None is the node's default
     dockerd_id: NodeName | None = None
     reason: Reason | None = None
     message: str = ""
@@ -159,11 +179,26 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     trace: Verdict | None = None
+    output: Output | None = None
     logs: Logs = Logs()
 
     @property
     def ttl_ns(self) -> int:
         return parse_duration(self.ttl, field="ttl")
+
+    def has_all_files(self, unchanged_s: float = 0) -> bool:
+        """Whether the session has ended and no more of its files are to come, nothing having changed for this long.
+
+        A node that judges the trace sends a manifest as the last file, which proves that they are all, however long
+        they take. Where none is to be expected, because the node is of another make or is lost, only time can tell.
+        """
+        if not self.status.is_terminal:
+            return False
+        if self.logs.state in {LogsState.COMPLETE, LogsState.NONE}:
+            return True
+        is_lost = self.reason is Reason.NODE_LOST and self.trace is None
+        is_unproven = self.logs.state is LogsState.STORED and self.trace is None
+        return (is_lost or is_unproven) and unchanged_s >= FILES_SETTLED_AFTER_S
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):

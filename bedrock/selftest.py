@@ -6,8 +6,8 @@ import io
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from bedrock.volume import STDOUT, TRACE_FILE, TRACER_STATUS
 _REPOSITORY = "bedrock/selftest"
 _PROGRAM = "bdtrace"
 _LIMIT_S = 60
+_CALL_S = 30
+_REMOVE_S = 10
 
 
 class SelfTestFailed(BedrockError):
@@ -48,7 +50,6 @@ async def run_self_test(settings: Settings) -> str:
         settings.common.data_dir.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix="doctor-", dir=settings.common.data_dir) as name,
-            _image_with(nonce, settings.dockerd.docker_host) as image,
             trio.fail_after(_LIMIT_S),
         ):
             directory = Path(name)
@@ -59,7 +60,11 @@ async def run_self_test(settings: Settings) -> str:
                             store_url=f"sqlite:///{directory}/store.db"),
                 dockerd=replace(settings.dockerd, name=NodeName(f"doctor-{nonce[:8]}")),
             )  # fmt: skip
-            async with open_bedrock(own) as url, open_client(url) as client:
+            async with (
+                _open_image(nonce, settings.dockerd.docker_host) as image,
+                open_bedrock(own) as url,
+                open_client(url) as client,
+            ):
                 return await _judge(client, image, nonce, directory)
     except* (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as group:
         raise SelfTestFailed(f"the session could not be prepared: {first_member(group)}") from None
@@ -100,13 +105,21 @@ async def _seen(client: Client, session: Session, nonce: str, directory: Path) -
     return f"a session read a secret, and its trace tells of it; attached in {report.attach_ms:.0f} ms{remark}"
 
 
-@contextmanager
-def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
+@asynccontextmanager
+async def _open_image(nonce: str, docker_host: str) -> AsyncIterator[str]:
     """An image of one static program, and of a file whose name and content are the nonce."""
-    provide_image(OWN_IMAGE, docker_host)
-    client = docker.DockerClient(docker_host, version="auto", timeout=30)
     image = f"{_REPOSITORY}:{nonce}"
+    await trio.to_thread.run_sync(_make_image, image, nonce, docker_host)
     try:
+        yield image
+    finally:
+        with trio.move_on_after(_REMOVE_S, shield=True):
+            await trio.to_thread.run_sync(_remove_image, image, docker_host, abandon_on_cancel=True)
+
+
+def _make_image(image: str, nonce: str, docker_host: str) -> None:
+    provide_image(OWN_IMAGE, docker_host)
+    with _client(docker_host) as client:
         source = client.containers.create(OWN_IMAGE, ["none"])
         try:
             chunks, _ = source.get_archive(f"/{_PROGRAM}")
@@ -117,10 +130,14 @@ def _image_with(nonce: str, docker_host: str) -> Iterator[str]:
             info = tarfile.TarInfo(nonce)
             info.size, info.mode = len(nonce), 0o444
             tar.addfile(info, io.BytesIO(nonce.encode()))
-        client.api.import_image_from_data(archive.getvalue(), repository=_REPOSITORY, tag=nonce)
-        try:
-            yield image
-        finally:
-            client.images.remove(image, force=True)
-    finally:
-        client.close()
+        repository, _, tag = image.rpartition(":")
+        client.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
+
+
+def _remove_image(image: str, docker_host: str) -> None:
+    with _client(docker_host) as client:
+        client.images.remove(image, force=True)
+
+
+def _client(docker_host: str) -> AbstractContextManager[docker.DockerClient]:
+    return closing(docker.DockerClient(docker_host, version="auto", timeout=_CALL_S))

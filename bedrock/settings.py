@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from bedrock.duration import parse_duration
 from bedrock.errors import InvalidInput
-from bedrock.model import NodeName, TraceMode, parse_node_name
-from bedrock.size import parse_size
+from bedrock.model import MAX_OUTPUT_BYTES, NodeName, TraceMode, parse_node_name
+from bedrock.size import format_size, parse_size
 from bedrock.tracer import OWN_IMAGE
 
 ENV_PREFIX = "BEDROCK_"
@@ -69,6 +69,13 @@ def _seconds(text: str, name: str) -> float:
 
 def _size(text: str, name: str) -> int:
     return parse_size(text, field=name)
+
+
+def _output_size(text: str, name: str) -> int:
+    size = parse_size(text, field=name)
+    if not 1 <= size <= MAX_OUTPUT_BYTES:
+        raise InvalidInput(name, f"{text!r}: must be from 1 byte to {format_size(MAX_OUTPUT_BYTES)}")
+    return size
 
 
 def _trace_mode(text: str, name: str) -> TraceMode:
@@ -155,6 +162,9 @@ class DockerdSettings:
     bedrock_tracer_image: str = _setting(OWN_IMAGE, _text, "The image that traces.")
     slots: int = _setting("8", _positive, "Sessions this node runs at once.")
     docker_host: str = _setting("unix:///var/run/docker.sock", _text, "Address of the Docker Engine.")
+    engine_timeout: float = _setting(
+        "10m", _seconds, "How long a session that has not started waits for a Docker Engine that is away."
+    )
     stop_grace: float = _setting("10s", _seconds, "Time between SIGTERM and SIGKILL when a session is stopped.")
     pull_timeout: float = _setting("30m", _seconds, "How long pulling an image may take.")
     tracer_timeout: float = _setting("60s", _seconds, "How long the tracer may take to start, and to drain at the end.")
@@ -166,6 +176,12 @@ class DockerdSettings:
         "4GiB",
         _size,
         "Upper size of a trace, where a session names none; 0 is none. What comes after it is counted.",
+    )
+    max_output: int = _setting(
+        "64MiB",
+        _output_size,
+        "Upper size of what is kept of a session's output, stdout and stderr together, where a session names none. "
+        "What is over it is counted. The engine's own log of it takes up to four times as much.",
     )
     other_tracer_capabilities: list[str] = _setting(
         "SYS_ADMIN,SYS_PTRACE", _words, "What a tracer image that is not ours is given; PRIVILEGED is everything."

@@ -3,10 +3,12 @@
 ====================  ======================================================================================
 ``.lock``             there while DockerD owns the directory, with the node's name in it; FileMD waits for it to go
 ``.order.json``       what was asked for and of which node: enough to take the session up again
+``.ending.json``      why the session is over, written before anything is done about that
 ``.gate/``            mounted read-only at ``/.bedrock`` in the target: the gate, and the tracer's socket
 ``tracer.json``       the tracer's state and counts, written by the tracer
 ``trace.bdt``         the trace
-``stdout.log`` ...    what the target printed
+``stdout.log`` ...    what the target has printed so far
+``.output-over``      how many bytes it has printed beyond its ``max_output``
 ``image.files``       the files of the image, with their sizes: which of them were never touched is seen from that
 ``tracer-output.tar`` what a tracer of another make has written into directories
 ``session.json``      how it ended
@@ -22,13 +24,13 @@ import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from bedrock.lifecycle import Outcome
-from bedrock.model import NodeName, SessionId, StoredFile, Verdict
+from bedrock.lifecycle import Ending, Outcome
+from bedrock.model import NodeName, Output, SessionId, StoredFile, Verdict
 from bedrock.untrusted import MalformedJson, decode_json
 from bedrock.wire import StartOrder
 
@@ -37,6 +39,7 @@ GATE_DIR = ".gate"
 GATE_MOUNT = "/.bedrock"
 LOGS_MOUNT = "/logs"
 ORDER = ".order.json"
+ENDING = ".ending.json"
 SESSION = "session.json"
 MANIFEST = "manifest.json"
 TRACER_STATUS = "tracer.json"
@@ -46,6 +49,7 @@ FOREIGN_READY = "ready"  # by which a tracer of another make says that it has at
 NESTED_OUTPUT = "tracer-output.tar"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
+OUTPUT_COUNTER = ".output-over"
 TRACER_OUTPUT = "tracer.log"
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -82,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     session_id: SessionId
     files: list[StoredFile]
     trace: Verdict | None = None
+    output: Output | None = None
 
 
 class SessionVolume:
@@ -107,11 +112,15 @@ class SessionVolume:
         except (OSError, UnicodeDecodeError):
             return None
 
+    def claim(self, node: NodeName) -> None:
+        """Make the directory, locked. Doing it again is not an error."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_durably(self.path / LOCK, node.encode())
+
     def prepare(self, record: OrderRecord, gate: Path) -> None:
         """Make the directory, locked, with the order and the gate in it. Doing it again is not an error."""
-        self.path.mkdir(parents=True, exist_ok=True)
         # The lock comes first: FileMD must take nothing away from under us.
-        write_durably(self.path / LOCK, record.node.encode())
+        self.claim(record.node)
         write_durably(self.path / ORDER, msgspec.json.encode(record))
         # Of a tracer that an earlier attempt had, before a crash; what it said is not this one's.
         (self.path / TRACER_STATUS).unlink(missing_ok=True)
@@ -135,23 +144,38 @@ class SessionVolume:
         except (OSError, MalformedJson):
             return None
 
+    def read_ending(self) -> Ending | None:
+        """Why the session is over; None while it is not."""
+        try:
+            return msgspec.json.decode((self.path / ENDING).read_bytes(), type=Ending)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def write_ending(self, ending: Ending) -> None:
+        """Write down why the session is over: from here on that is decided, whatever is seen of its end."""
+        write_durably(self.path / ENDING, msgspec.json.encode(ending))
+
     def read_session(self) -> SessionRecord | None:
-        """How it ended, once that is decided."""
+        """How it ended, once all of that is known."""
         try:
             return decode_json((self.path / SESSION).read_bytes(), SessionRecord, max_bytes=_MAX_RECORD_BYTES)
         except (OSError, MalformedJson):
             return None
 
     def write_session(self, record: SessionRecord) -> None:
-        """Write down how it ended: from here on that is decided."""
+        """Write down how it ended, once all of it has been collected."""
         write_durably(self.path / SESSION, msgspec.json.encode(record))
 
-    def write_manifest(self, record: SessionRecord) -> None:
-        """Write down all that leaves the host. A crash may have come between the session and its manifest."""
+    def write_manifest(self, record: SessionRecord, between_blocks: Callable[[], None] = lambda: None) -> None:
+        """Write down all that leaves the host. A crash may have come between the session and its manifest.
+
+        ``between_blocks`` is called now and then, since hashing gigabytes takes long; what it raises ends it.
+        """
         manifest = Manifest(
             session_id=self.session_id,
-            files=[describe_file(path) for path in self._uploads()],
+            files=[describe_file(path, between_blocks) for path in self._uploads()],
             trace=record.outcome.trace,
+            output=record.outcome.output,
         )
         write_durably(self.path / MANIFEST, msgspec.json.encode(manifest))
 
@@ -187,12 +211,13 @@ class SessionVolume:
                 yield path
 
 
-def describe_file(path: Path) -> StoredFile:
+def describe_file(path: Path, between_blocks: Callable[[], None] = lambda: None) -> StoredFile:
     """Name, size and sha256 of a file, read in blocks."""
     digest = hashlib.sha256()
     size = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
+            between_blocks()
             digest.update(block)
             size += len(block)
     return StoredFile(filename=path.name, size=size, sha256=digest.hexdigest())

@@ -1,12 +1,13 @@
 """The packets that DockerD and the API exchange, to bytes and back. Pure.
 
-The envelope is that of the Go fleet, so that nodes of either kind can be mixed::
+The envelope::
 
     {"headers": {"sender": NODE, ...},
      "events": [{"headers": {"event_type": T, "session_id": ID}, "payload": BASE64}]}
 
 Headers are strings. Anything unknown is ignored by whoever reads it. Our own nodes add the headers named in
-:class:`Header`; a packet without them is a Go node's, and is answered in its way.
+:class:`Header`. A node that names no protocol gets along with the sender alone: it is answered at once, each time with
+all that it has to do, its commands are one string, and the API ends its sessions when their time is over.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bedrock.errors import BedrockError
 from bedrock.lifecycle import Outcome
 from bedrock.model import Count, TraceSpec
 from bedrock.untrusted import MalformedJson, decode_json, shortened
+from bedrock.words import split_words
 
 PROTOCOL_VERSION = "2"
 MAX_PACKET_BYTES = 16 << 20
@@ -35,7 +37,7 @@ class EventType(enum.StrEnum):
     RUNNING = "session_running"
     END = "session_end"
     FAILED = "session_failed"
-    PROGRESS = "session_progress"  # ours: what a pending session waits for; a Go API ignores it
+    PROGRESS = "session_progress"  # ours: what a pending session waits for
     # from the API
     START = "session_start"
     STOPPED = "session_stopped"
@@ -79,13 +81,26 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload of ``session_start``. ``ttl`` is in nanoseconds, as Go encodes it; ``init``, ``trace`` are ours."""
+    """Payload of ``session_start`` for our own nodes. ``ttl`` is in nanoseconds, ``max_output`` in bytes."""
 
     image: str
     command: list[str]
     ttl: Count
     init: bool = False
     trace: TraceSpec = TraceSpec()
+    max_output: Count | None = None  # None is the node's default
+
+
+class PlainOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of ``session_start`` for nodes that name no protocol. ``command`` has words with a space between them."""
+
+    image: str
+    command: str
+    ttl: int
+
+
+class _AnyOrder(StartOrder, frozen=True, kw_only=True):
+    command: list[str] | str  # type: ignore[assignment]
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +115,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-Payload = StartOrder | Started | Progress | Outcome
+Payload = StartOrder | PlainOrder | Started | Progress | Outcome
 _P = TypeVar("_P", StartOrder, Started, Progress, Outcome)
 
 
@@ -159,6 +174,21 @@ def decode_payload(event: Event, kind: type[_P]) -> _P:
         if isinstance(value, datetime) and value.tzinfo is not UTC:
             raise PacketError(f"payload of {shortened(event.event_type)}: {name} is not in UTC, such as {_EXAMPLE}")
     return payload
+
+
+def decode_order(event: Event) -> StartOrder:
+    """Return the order of a ``session_start``; a command in one string is split as a shell splits words.
+
+    Raises :class:`PacketError`, and nothing else, unless it fits.
+    """
+    order = decode_payload(event, _AnyOrder)
+    words: list[str] | str = order.command
+    if isinstance(words, str):
+        try:
+            words = split_words(words)
+        except ValueError as error:
+            raise PacketError(f"payload of {event.event_type}: command can't be split: {error}") from None
+    return StartOrder(**{**msgspec.structs.asdict(order), "command": words})
 
 
 def _event(raw: _RawEvent, index: int) -> Event:

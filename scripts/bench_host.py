@@ -38,13 +38,21 @@ _STEP_S = 0.0002
 _APART, _APART_S = 8, 0.25
 
 
+@dataclass(frozen=True)
+class Programs:
+    """The compiled ones: a process outside of every session, and probes that do nothing."""
+
+    bystander: Path
+    empty: Path
+
+
 class Host:
     """A tracer that can be started and ended, and containers in which sessions can begin."""
 
-    def __init__(self, engine: Engine, image: ImageInfo, directory: Path, program: Path) -> None:
+    def __init__(self, engine: Engine, image: ImageInfo, directory: Path, programs: Programs) -> None:
         self._engine = engine
         self._image = image
-        self._program = program
+        self._programs = programs
         self._volumes = directory / "volumes"
         self._control = directory / "control"
         self._containers: list[str] = []
@@ -123,9 +131,20 @@ class Host:
 
     def bystander_ns(self) -> float:
         """What a call costs a process outside of every session: the median of three runs."""
-        command = [str(self._program), str(CALLS)]
+        command = [str(self._programs.bystander), str(CALLS)]
         runs = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
         return statistics.median(runs)
+
+    def floor_ns(self) -> float:
+        """The same while programs that do nothing are attached where every tracer of system calls has its own."""
+        with subprocess.Popen([self._programs.empty], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as empty:
+            assert empty.stdin is not None
+            assert empty.stdout is not None
+            if not empty.stdout.readline():
+                raise SystemExit("the programs that do nothing could not be attached")
+            cost_ns = self.bystander_ns()
+            empty.stdin.close()
+        return cost_ns
 
     def _directory(self, number: int) -> Path:
         return self._volumes / str(number)
@@ -149,10 +168,10 @@ def _count_tracers() -> int:
 
 
 @contextlib.asynccontextmanager
-async def _open_host(directory: Path, program: Path, image: str) -> AsyncIterator[Host]:
+async def _open_host(directory: Path, programs: Programs, image: str) -> AsyncIterator[Host]:
     own = load_settings().dockerd
     async with open_engine(own.docker_host) as engine:
-        host = Host(engine, await engine.image(own.bedrock_tracer_image), directory, program)
+        host = Host(engine, await engine.image(own.bedrock_tracer_image), directory, programs)
         try:
             await host.add_containers(max(ALIVE), image)
             yield host
@@ -162,9 +181,11 @@ async def _open_host(directory: Path, program: Path, image: str) -> AsyncIterato
 
 @dataclass
 class Round:
-    """What a bystander's call cost in nanoseconds, in one round: without the tracer, and by the number of sessions."""
+    """What a bystander's call cost in nanoseconds, in one round: without any probe, with probes that do nothing, and
+    with the tracer by the number of sessions."""
 
     none: float
+    floor: float
     cost: dict[int, float]
     attach_ms: float
     others: set[int]  # how many other tracers there were, each time that it was measured
@@ -187,6 +208,7 @@ async def _round(host: Host, arming: _Arming) -> Round:
         return host.bystander_ns()
 
     none = measured()
+    floor = host.floor_ns()
     attach_ms = (await host.start_tracer()).attach_ms
     own = 1
     cost = {0: measured()}
@@ -201,10 +223,10 @@ async def _round(host: Host, arming: _Arming) -> Round:
     for number in range(alive):
         await host.end(number)
     await host.end_tracer()
-    return Round(none, cost, attach_ms, others | {_count_tracers()})
+    return Round(none, floor, cost, attach_ms, others | {_count_tracers()})
 
 
-async def measure_host(directory: Path, program: Path, image: str) -> None:
+async def measure_host(directory: Path, programs: Programs, image: str) -> None:
     """Print what a bystander's call costs by the number of sessions, and how long one session more takes to arm."""
     place = directory / "host"
     place.mkdir()
@@ -212,7 +234,7 @@ async def measure_host(directory: Path, program: Path, image: str) -> None:
     arming = _Arming()
     tries = 0
     try:
-        async with _open_host(place, program, image) as host:
+        async with _open_host(place, programs, image) as host:
             # Other tracers on this kernel cost calls, too: rounds in which one came or went are not comparable.
             while len(rounds) < ROUNDS and tries < MAX_TRIES:
                 tries += 1
@@ -242,6 +264,12 @@ def _show_bystander(rounds: list[Round]) -> None:
         f"a call (pread of 1 byte) outside every session, {CALLS:,} calls 3 times, {len(rounds)} rounds: median, least"
     )
     print(f"  without this tracer, {others} others on the host: {statistics.median(none):6.0f} {min(none):6.0f} ns")
+    floor = [made.floor for made in rounds]
+    more = statistics.median(made.floor - made.none for made in rounds)
+    print(
+        f"  with probes that do nothing:               {statistics.median(floor):6.0f} {min(floor):6.0f} ns, "
+        f"{more:4.0f} {min(floor) - min(none):4.0f} ns more (no tracer of calls costs less)"
+    )
     for count in (0, *ALIVE):
         values = [made.cost[count] for made in rounds]
         added = statistics.median(made.cost[count] - made.none for made in rounds)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
-from bench_host import measure_host
+from bench_host import Programs, measure_host
 from debian_image import debian_image
 
 ROOT = Path(__file__).parent.parent
@@ -323,13 +323,13 @@ async def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="bedrock-bench-") as made,
         Fleet(Path(made)) as fleet,
-        compiled(Path(made), "bench_run", "bench_calls", "bench_bystander") as programs,
+        compiled(Path(made), "bench_run", "bench_calls", "bench_bystander", "bench_empty") as programs,
     ):
         directory = Path(made)
         image = debian_image("bedrock-bench/debian", PACKAGES, directory, programs=programs, files=add_sources)
         if not wanted or "host" in wanted:
             # Before there is a DockerD, which has a tracer of its own.
-            await measure_host(directory, directory / "bench_bystander", image)
+            await measure_host(directory, Programs(directory / "bench_bystander", directory / "bench_empty"), image)
         if wanted == ["host"]:
             return
         fleet.api().start()

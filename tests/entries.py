@@ -30,9 +30,8 @@ from bedrock.wire import (
     Event,
     EventType,
     PacketError,
-    StartOrder,
+    decode_order,
     decode_packet,
-    decode_payload,
     encode_packet,
 )
 
@@ -55,7 +54,7 @@ def payload(data: bytes) -> None:
             elif kind is EventType.PROGRESS:
                 progress_of(event)
             elif kind is EventType.START:
-                assert 0 <= decode_payload(event, StartOrder).ttl <= MAX_NS
+                assert 0 <= decode_order(event).ttl <= MAX_NS
             else:
                 outcome = outcome_of(event, is_ours=True)
                 assert outcome.finished_at.tzinfo is UTC

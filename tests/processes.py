@@ -59,11 +59,20 @@ class Process:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, *, timeout_s: float) -> int:
+        """Return its exit code once it has ended."""
+        assert self._process is not None
+        return self._process.wait(timeout=timeout_s)
+
     def stop(self) -> int:
         assert self._process is not None
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=60)
+            self.signal(signal.SIGTERM)
+        return self.wait(timeout_s=60)
 
     def peak_rss_bytes(self) -> int:
         """The most memory that it ever had resident."""

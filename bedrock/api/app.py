@@ -23,7 +23,7 @@ from bedrock.api.traces import TraceReader
 from bedrock.api.uploads import Uploads
 from bedrock.concurrency.race import first_of
 from bedrock.errors import BedrockError, InvalidInput
-from bedrock.model import LogsState, Session, SessionId, StoredFile, TraceState, parse_session_id
+from bedrock.model import FILES_SETTLED_AFTER_S, Session, SessionId, StoredFile, TraceState, parse_session_id
 from bedrock.trace.export import CONTENT_TYPES, SUFFIXES, Format, parse_format
 from bedrock.volume import IMAGE_FILES, TRACE_FILE
 
@@ -59,16 +59,18 @@ def make_app(
     parts: Mapping[str, Check],
     max_upload: int,
     stopping: trio.Event,
+    leaving: trio.Event,
 ) -> BedrockQuart:
     """Return the application for one coordinator. Handlers that wait end when ``stopping`` is set.
 
-    ``parts`` are what ``/readyz`` asks, by their names: each returns soon, or raises, or hangs.
+    ``parts`` are what ``/readyz`` asks, by their names: each returns soon, or raises, or hangs. It is no longer ready
+    when ``leaving`` is set: what it works for is being ended.
     """
     app = make_quart("bedrock", max_body_bytes=max_upload)
     install_error_handlers(app)
     _add_session_routes(app, coordinator, artifacts, stopping)
     _add_file_routes(app, coordinator, artifacts, stopping)
-    _add_service_routes(app, coordinator, parts)
+    _add_service_routes(app, coordinator, parts, leaving)
     return app
 
 
@@ -265,7 +267,9 @@ def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: Art
         )
 
 
-def _add_service_routes(app: BedrockQuart, coordinator: Coordinator, parts: Mapping[str, Check]) -> None:
+def _add_service_routes(
+    app: BedrockQuart, coordinator: Coordinator, parts: Mapping[str, Check], leaving: trio.Event
+) -> None:
     """The fleet, and what operators and their machines ask."""
 
     @app.get("/api/nodes")
@@ -282,6 +286,8 @@ def _add_service_routes(app: BedrockQuart, coordinator: Coordinator, parts: Mapp
 
     @app.get("/readyz")
     async def ready() -> Response:
+        if leaving.is_set():
+            raise Problem(503, "Bedrock is being stopped, or a part of it has died")
         await check_parts(parts)
         return Response("OK", content_type="text/plain")
 
@@ -295,16 +301,19 @@ async def _find_file(
     coordinator: Coordinator, session_id: SessionId, name: str, stopping: trio.Event | None
 ) -> StoredFile:
     """Return a stored file. With ``stopping`` one that is still to come is waited for, until that is set."""
+    unchanged_s = 0.0
     while True:
         with coordinator.watching(session_id) as changed:
             session, _ = await coordinator.get(session_id)
             item = await coordinator.sessions.file(session_id, name)
             if item is not None:
                 return item
-            is_over = session.logs.state in {LogsState.COMPLETE, LogsState.NONE}
+            is_over = session.has_all_files(unchanged_s)
             if stopping is None or stopping.is_set() or is_over:
                 raise Problem(404, _why_missing(session, name, is_over=is_over))
-            await first_of(changed.wait, stopping.wait)
+            with trio.move_on_after(FILES_SETTLED_AFTER_S) as unchanged:
+                await first_of(changed.wait, stopping.wait)
+            unchanged_s = FILES_SETTLED_AFTER_S if unchanged.cancelled_caught else 0
 
 
 def _why_missing(session: Session, name: str, *, is_over: bool) -> str:

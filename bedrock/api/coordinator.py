@@ -7,6 +7,7 @@ must act, and the clients that watch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -20,7 +21,7 @@ from bedrock import lifecycle
 from bedrock.api.fleet import Duty, Fleet, NodeState
 from bedrock.api.metrics import ApiMetrics
 from bedrock.api.sessions import Sessions, Stored, UnknownSession
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.errors import BedrockError
 from bedrock.kv import KVStore, StoreError
 from bedrock.lifecycle import Outcome
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 # How many waiting sessions are looked at in one go, and how often silence is judged.
 _ASSIGN_BATCH = 64
 _LIVENESS_INTERVAL_S = 1.0
+_INSERT_S = 60.0
 
 
 class NotEndedYet(BedrockError):
@@ -68,10 +70,10 @@ class Coordinator:
             session = lifecycle.assign(session, node.name)
         try:
             # A client that hangs up now must not leave a session that is stored and that no node is told of. The
-            # store answers or fails within its own deadlines.
-            with trio.CancelScope(shield=True):
+            # store answers or fails within its own deadlines, which are shorter than this one.
+            with trio.fail_after(_INSERT_S, shield=True):
                 await self.sessions.insert(session)
-        except StoreError:
+        except (StoreError, trio.TooSlowError):
             if node is not None:
                 node.drop(session.id)
             raise
@@ -174,7 +176,13 @@ class Coordinator:
             self._changed(session_id)
 
     async def report_running(self, node: NodeState, session_id: SessionId, started_at: datetime) -> Duty:
-        """A node says that a session runs. Returns what the node should do with it: keep it, or stop it."""
+        """A node says that a session runs. Returns what the node should do with it: keep it, or stop it.
+
+        A report that says nothing new does not touch the store: there are nodes that report all they have each time.
+        """
+        item = node.work.get(session_id)
+        if item is not None and item.duty in {Duty.KEEP, Duty.STOP}:
+            return item.duty
 
         def change(session: Session) -> Session:
             _check_owner(session, node)
@@ -188,7 +196,7 @@ class Coordinator:
         except lifecycle.TransitionRefused:
             return Duty.STOP
         self._progress.pop(session_id, None)
-        node.set_duty(session_id, Duty.KEEP)
+        node.set_duty(session_id, Duty.KEEP, ends_at_s=_end_of(stored.session))
         if before.status is not stored.session.status:
             log.info("session running", session=session_id, node=node.name)
             self._changed(session_id)
@@ -276,7 +284,27 @@ class Coordinator:
                         await self._lose(node, session_id, silence)
                     except StoreError as error:
                         log.error("a lost node's session can't be ended", session=session_id, error=str(error))
+            await self._end_overdue()
             await trio.sleep(_LIVENESS_INTERVAL_S)
+
+    async def _end_overdue(self) -> None:
+        """End the sessions whose time is over on nodes that don't see to that. What a silent node has is not known."""
+        for node in self.fleet:
+            for session_id in node.overdue() if self.fleet.is_alive(node) else []:
+                try:
+                    stored, before = await self.sessions.update(session_id, partial(lifecycle.expire, at=utc_now()))
+                except StoreError as error:
+                    log.error("a session can't be ended by its TTL", session=session_id, error=str(error))
+                    continue
+                except UnknownSession:
+                    node.drop(session_id)
+                    continue
+                if session_id in node.work:
+                    node.set_duty(session_id, Duty.STOP)
+                if not before.status.is_terminal:
+                    self._count_end(stored.session)
+                    log.info("session ended by its TTL", session=session_id, node=node.name)
+                    self._changed(session_id)
 
     async def _lose(self, node: NodeState, session_id: SessionId, message: str) -> None:
         log.error("session lost with its node", session=session_id, node=node.name, message=message)
@@ -287,7 +315,8 @@ class Coordinator:
         """Build the working copy of what every node still owes."""
         duties = {Status.PENDING: Duty.START, Status.RUNNING: Duty.KEEP}
         async for name, session in self.sessions.work():
-            self.fleet.know(name).set_duty(session.id, duties.get(session.status, Duty.STOP))
+            duty = duties.get(session.status, Duty.STOP)
+            self.fleet.know(name).set_duty(session.id, duty, ends_at_s=_end_of(session))
 
     # -- telling those who wait
 
@@ -310,6 +339,13 @@ class Coordinator:
             event.set()
 
 
+def _end_of(session: Session) -> float:
+    """When the session's time is over, on Trio's clock; never for one that does not run."""
+    if session.started_at is None:
+        return math.inf
+    return trio.current_time() + session.ttl_ns / 1e9 - (utc_now() - session.started_at).total_seconds()
+
+
 class NotYours(BedrockError):
     """A node reported a session that belongs to another one."""
 
@@ -329,8 +365,7 @@ async def open_coordinator(
     )
     await coordinator._load_work()
     coordinator._assignment_wanted.set()
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(coordinator._assign_waiting)
-        nursery.start_soon(coordinator._watch_liveness)
+    async with open_service_nursery() as services:
+        services.start_soon(coordinator._assign_waiting)
+        services.start_soon(coordinator._watch_liveness)
         yield coordinator
-        nursery.cancel_scope.cancel()

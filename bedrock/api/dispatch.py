@@ -2,8 +2,9 @@
 
 A node's packet first reports, then asks. The reports are applied in the order in which they came; each end that has
 been stored is acknowledged in the answer (``session_cleanup``). Then our own nodes are told what has changed since the
-revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node of the Go fleet
-is answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is told again.
+revision they have seen, and if nothing has, the answer is held for as long as the node allows. A node that names no
+protocol is answered at once with all that it has to do. Nothing here relies on a packet arriving: what gets lost is
+told again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bedrock import __version__
 from bedrock.api.coordinator import Coordinator
 from bedrock.api.fleet import Duty, NodeState
 from bedrock.api.poll import Poll, outcome_of, progress_of, read_poll, started_at_of, unreadable_end
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.concurrency.sockets import RouterSocket, open_router
 from bedrock.errors import BedrockError
 from bedrock.kv import StoreError
@@ -30,6 +31,7 @@ from bedrock.wire import (
     Header,
     Packet,
     PacketError,
+    PlainOrder,
     StartOrder,
     decode_packet,
     encode_packet,
@@ -105,6 +107,7 @@ class Dispatcher:
             return None
         poll = read_poll(packet, self._boot)
         node = self._coordinator.fleet.heard(poll.sender)
+        node.keeps_ttl = poll.is_ours
         if poll.is_ours:
             node.slots, node.version = poll.slots or node.slots, poll.version
             if node.boot != poll.boot:
@@ -180,7 +183,7 @@ class Dispatcher:
                 break
             if item.duty is Duty.STOP:
                 events.append(Event(EventType.STOPPED, session_id))
-            elif (order := await self._order(session_id)) is not None:
+            elif (order := await self._order(session_id, is_ours=poll.is_ours)) is not None:
                 events.append(order)
                 size_bytes += len(order.payload)
             told = item.revision
@@ -195,18 +198,23 @@ class Dispatcher:
             }
         return encode_packet(Packet(headers, events))
 
-    async def _order(self, session_id: SessionId) -> Event | None:
+    async def _order(self, session_id: SessionId, *, is_ours: bool) -> Event | None:
         session, _ = await self._coordinator.sessions.get(session_id)
         if session.status is not Status.PENDING:
             return None
         self._coordinator.told(session_id)
-        order = StartOrder(
-            image=session.image,
-            command=session.argv,
-            ttl=session.ttl_ns,
-            init=session.init,
-            trace=session.tracing,
-        )
+        order: StartOrder | PlainOrder
+        if is_ours:
+            order = StartOrder(
+                image=session.image,
+                command=session.argv,
+                ttl=session.ttl_ns,
+                init=session.init,
+                trace=session.tracing,
+                max_output=session.max_output,
+            )
+        else:
+            order = PlainOrder(image=session.image, command=" ".join(session.argv), ttl=session.ttl_ns)
         return Event(EventType.START, session_id, encode_payload(order))
 
 
@@ -220,8 +228,7 @@ async def open_dispatcher(coordinator: Coordinator, endpoint: str, *, boot: str)
 
     ``boot`` names this run of the API. Raises what :func:`open_router` raises when the endpoint can't be used.
     """
-    async with open_router(endpoint) as socket, open_hidden_nursery() as nursery:
+    async with open_router(endpoint) as socket, open_service_nursery() as services:
         dispatcher = Dispatcher(coordinator, socket, boot)
-        nursery.start_soon(dispatcher.run)
+        services.start_soon(dispatcher.run)
         yield dispatcher
-        nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ why every answer names the process (``api_boot``) beside the revision.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ import trio
 from bedrock.api.scheduler import Candidate, choose_node
 from bedrock.model import Node, NodeName, SessionId, utc_now
 
-# A node of the Go fleet names no slots and takes whatever it is given.
+# A node that names no protocol names no slots either, and takes whatever it is given.
 UNLIMITED_SLOTS = 1_000_000
 
 
@@ -35,6 +36,7 @@ class Duty(enum.Enum):
 class WorkItem:
     duty: Duty
     revision: int
+    ends_at_s: float = math.inf  # on Trio's clock: when the time of a session that runs is over
 
 
 @dataclass
@@ -48,6 +50,7 @@ class NodeState:
     version: str = ""
     boot: str = ""
     has_polled: bool = False  # since this API started
+    keeps_ttl: bool = True  # it ends its sessions itself when their time is over
     revision: int = 0
     work: dict[SessionId, WorkItem] = field(default_factory=dict)
     _changed: trio.Event = field(default_factory=trio.Event)
@@ -56,13 +59,13 @@ class NodeState:
     def free_slots(self) -> int:
         return self.slots - len(self.work)
 
-    def set_duty(self, session_id: SessionId, duty: Duty) -> None:
+    def set_duty(self, session_id: SessionId, duty: Duty, *, ends_at_s: float = math.inf) -> None:
         """Record what the node owes a session, and wake the poll that waits for it."""
         item = self.work.get(session_id)
         if item is not None and item.duty is duty:
             return
         self.revision += 1
-        self.work[session_id] = WorkItem(duty, self.revision)
+        self.work[session_id] = WorkItem(duty, self.revision, ends_at_s)
         if duty in {Duty.START, Duty.STOP}:
             self._changed.set()
             self._changed = trio.Event()
@@ -79,6 +82,15 @@ class NodeState:
             if item.revision > revision and item.duty in {Duty.START, Duty.STOP}
         ]
         return sorted(found, key=lambda entry: entry[1].revision)
+
+    def overdue(self) -> list[SessionId]:
+        """The sessions that run on this node and that it should have ended, had it a clock for them."""
+        if self.keeps_ttl:
+            return []
+        now = trio.current_time()
+        return [
+            session_id for session_id, item in self.work.items() if item.duty is Duty.KEEP and item.ends_at_s <= now
+        ]
 
     async def wait_change(self) -> None:
         """Return when a start or a stop has been added after this call. Cancellation loses nothing."""

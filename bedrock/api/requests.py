@@ -11,8 +11,8 @@ import msgspec
 
 from bedrock.duration import format_duration, parse_duration
 from bedrock.errors import InvalidInput
-from bedrock.model import EventClass, Session, Status, TraceMode, TraceSpec, new_session_id, utc_now
-from bedrock.size import parse_size
+from bedrock.model import MAX_OUTPUT_BYTES, EventClass, Session, Status, TraceMode, TraceSpec, new_session_id, utc_now
+from bedrock.size import format_size, parse_size
 from bedrock.tracer.format import MAX_PREFIX_BYTES, MAX_PREFIXES
 from bedrock.untrusted import MalformedJson, decode_json
 from bedrock.words import split_words
@@ -53,6 +53,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     init: bool = False
     labels: dict[str, str] = {}
     trace: str | TraceRequest = TraceRequest()
+    max_output: str | int | None = None
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +79,7 @@ def new_session(request: CreateRequest) -> Session:
         init=request.init,
         labels=_check_labels(request.labels),
         tracing=_trace_spec(request.trace),
+        max_output=_max_output(request.max_output),
     )
 
 
@@ -128,6 +130,14 @@ def _trace_spec(wanted: str | TraceRequest) -> TraceSpec:
         classes=sorted({EventClass(name) for name in wanted.classes}),
         max_size=max_size,
     )
+
+
+def _max_output(wanted: str | int | None) -> int | None:
+    size = parse_size(wanted, field="max_output") if isinstance(wanted, str) else wanted
+    if size is not None and not 1 <= size <= MAX_OUTPUT_BYTES:
+        limit = format_size(MAX_OUTPUT_BYTES)
+        raise InvalidInput("max_output", f"must be from 1 byte to {limit}, for example 64MiB")
+    return size
 
 
 def _check_paths(paths: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from bedrock.concurrency.groups import members
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.errors import BedrockError
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,7 @@ _MAX_HEADER_BYTES = 32 << 10
 _IDLE_S = 30.0
 _WRITE_S = 60.0  # for one chunk, so this is the slowest reader that is served
 _LINGER_S = 1.0
+_CLOSE_S = 5.0  # closing a connection, or restarting its idle timer, which wait for nothing but other tasks of ours
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
     b"Content-Type: application/problem+json\r\nContent-Length: 93\r\n\r\n"
@@ -131,7 +132,7 @@ class _Connection(TCPServer):
             return
         # Quart-Trio cancels the task that is just closing the connection or restarting the idle timer, as soon as the
         # response is complete; shielded, both come to their end.
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(_CLOSE_S, shield=True):
             await super().protocol_send(event)
 
     async def _write(self, data: bytes) -> None:
@@ -200,13 +201,14 @@ class HttpServer:
         # Its complaints (an application that raised, say) go where everything else goes.
         self.config.errorlog = logging.getLogger("hypercorn.error")
         self._max_connections = max_connections
-        self._open = 0
+        self._open: set[trio.SocketStream] = set()
+        self._became_idle = trio.Event()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end; never raises for what the client does."""
-        self._open += 1
+        self._open.add(stream)
         try:
-            if self._open > self._max_connections:
+            if len(self._open) > self._max_connections:
                 log.warning("connection turned away", limit=self._max_connections)
                 with trio.move_on_after(_LINGER_S):
                     await stream.send_all(_BUSY)
@@ -215,8 +217,21 @@ class HttpServer:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
         finally:
-            self._open -= 1
+            self._open.discard(stream)
+            if not self._open:
+                self._became_idle.set()
             await trio.aclose_forcefully(stream)
+
+    async def wait_idle(self) -> None:
+        """Return when no connection is open."""
+        while self._open:
+            self._became_idle = trio.Event()
+            await self._became_idle.wait()
+
+    def abort(self) -> None:
+        """Close every connection: a write is shielded from cancellation, but not from that."""
+        for stream in self._open:
+            stream.socket.close()
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
@@ -239,24 +254,37 @@ async def open_http_server(
     """Serve ``app`` on ``host:port`` (0: any port) until the context is left.
 
     Leaving it takes no new connections, sets ``stopping`` (for handlers that wait), gives requests under way
-    ``graceful_timeout_s`` seconds, and then ends what is left. Raises :class:`ServerError` when it can't listen.
+    ``graceful_timeout_s`` seconds, and then ends what is left. While the body is being cancelled requests are served as
+    before; when it is done they are ended at once. Raises :class:`ServerError` when it can't listen.
     """
     listeners = await _listen(host, port)
     own_host, own_port = listeners[0].socket.getsockname()[:2]
     shown = f"[{own_host}]" if ":" in own_host else own_host
     server = HttpServer(app, f"http://{shown}:{own_port}", max_connections)
-    async with open_hidden_nursery() as connections, open_hidden_nursery() as acceptor:
+    accept_scope = trio.CancelScope()
+    served = trio.Event()
 
-        async def accept() -> None:
-            await trio.serve_listeners(server.serve, listeners, handler_nursery=connections)
+    async def serve() -> None:
+        try:
+            async with trio.open_nursery() as connections:
+                try:
+                    with accept_scope:
+                        await trio.serve_listeners(server.serve, listeners, handler_nursery=connections)
+                    with trio.move_on_after(graceful_timeout_s):
+                        await server.wait_idle()
+                finally:
+                    server.abort()
+                    connections.cancel_scope.cancel()
+        finally:
+            served.set()
 
-        acceptor.start_soon(accept)
+    async with open_service_nursery() as services:
+        services.start_soon(serve)
         try:
             yield server
         finally:
-            acceptor.cancel_scope.cancel()
+            accept_scope.cancel()
             if stopping is not None:
                 stopping.set()
-            with trio.CancelScope(shield=True):
-                await server.context.terminated.set()
-            connections.cancel_scope.deadline = trio.current_time() + graceful_timeout_s
+            await server.context.terminated.set()  # which does not wait for anything
+        await served.wait()

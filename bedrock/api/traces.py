@@ -15,11 +15,12 @@ import trio
 from bedrock.api.artifacts import ArtifactDir
 from bedrock.api.problems import Problem
 from bedrock.model import Session, SessionId, StoredFile
+from bedrock.trace.blocks import TraceError
 from bedrock.trace.decode import Trace
 from bedrock.trace.export import Format, about_session, export
-from bedrock.trace.layouts import TraceError
+from bedrock.trace.image_files import read_image_files
 from bedrock.trace.page import page_of
-from bedrock.trace.report import read_image_files, report_of
+from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
 from bedrock.untrusted import shortened
 

@@ -1,28 +1,23 @@
-"""What the client commands share: running a coroutine, errors in one line, tables for people and JSON for programs."""
+"""What the client commands share: running a coroutine, errors in one line, words for what sessions are."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, NoReturn, ParamSpec
+from typing import ParamSpec
 
 import click
-import msgspec
 import trio
-from rich.console import Console
-from rich.table import Table
 
+from bedrock.cli.output import fail
 from bedrock.concurrency.groups import first_member
 from bedrock.duration import format_duration
 from bedrock.errors import BedrockError
 from bedrock.model import Session, utc_now
 
 _P = ParamSpec("_P")
-
-# As `docker run` has it: the fault is not the command's.
-EXIT_BEDROCK_FAILED = 125
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of a table.")
 
@@ -45,31 +40,6 @@ def async_command(function: Callable[_P, Awaitable[int | None]]) -> Callable[_P,
         sys.exit(code or 0)
 
     return command
-
-
-def fail(error: BaseException | str, code: int = EXIT_BEDROCK_FAILED) -> NoReturn:
-    """End with one line of what went wrong."""
-    click.echo(f"bedrock: {error}", err=True)
-    sys.exit(code)
-
-
-def print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print rows under column heads; the columns named in ``right`` are numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        is_number = column in right
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)
-    if not sys.stdout.isatty():
-        # A pipe has no width of its own; nothing may be cut or wrapped for a program that reads it.
-        console.width = max(200, console.measure(table).maximum)
-    console.print(table)
 
 
 def age(moment: datetime | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import trio
 
-from bedrock.cli.common import fail, print_json, print_table
+from bedrock.cli.output import fail, print_json, print_table, say_lines
 from bedrock.errors import BedrockError
 from bedrock.logconfig import configure_logging
 from bedrock.settings import Settings, load_settings
@@ -45,7 +45,7 @@ def build(config: Path | None, image: str | None, from_source: bool, builder: st
     own = _settings(config).dockerd
     try:
         name = image or own.bedrock_tracer_image
-        build_tracer_image(name, own.docker_host, builder=builder, from_source=from_source, force=force, say=click.echo)
+        build_tracer_image(name, own.docker_host, builder=builder, from_source=from_source, force=force, say=say_lines)
     except BedrockError as error:
         fail(error, 1)
 

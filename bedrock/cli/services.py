@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bedrock.cli.common import fail
+from bedrock.cli.output import fail, say
 from bedrock.concurrency.service import ServiceContext, run_service
 from bedrock.errors import BedrockError
 from bedrock.logconfig import configure_logging
@@ -83,7 +83,7 @@ async def _up(context: ServiceContext, settings: Settings) -> None:
 
     async with open_bedrock(settings) as url:
         context.ready()
-        click.echo(f"bedrock is up: {url}", err=True)
+        say(f"bedrock is up: {url}", err=True)
         await context.stopping.wait()
 
 

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 
 import click
 import trio
-from rich.console import Console
-from rich.status import Status as Spinner
 
-from bedrock.cli.common import (
-    EXIT_BEDROCK_FAILED,
-    age,
-    async_command,
-    fail,
-    json_option,
-    outcome_of,
-    print_json,
-    print_table,
-    size_text,
-)
-from bedrock.client import ApiUnreachable, Client, open_client
+from bedrock.cli.common import age, async_command, json_option, outcome_of, size_text
+from bedrock.cli.output import EXIT_BEDROCK_FAILED, copy_output, fail, print_json, print_table, progress, say
+from bedrock.client import ApiError, ApiUnreachable, Client, open_client
 from bedrock.concurrency.service import backoff_delays
 from bedrock.model import EventClass, LogsState, Reason, Session, Status
+from bedrock.printable import printable
 from bedrock.volume import STDERR, STDOUT
 
 _EXIT_TTL = 124  # as timeout(1) has it
@@ -33,6 +22,7 @@ _EXIT_INTERRUPTED = 130
 _EXIT_STOPPED = 143
 # For how long `run` looks for an API that went away in the middle; the session itself does not mind.
 _API_AWAY_S = 300.0
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.2, 5.0
 
 
 _CLASSES = ", ".join(EventClass)
@@ -58,6 +48,7 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
 @click.option("--trace-path", "paths", multiple=True, metavar="PATH", help="Trace files below PATH only; repeatable.")
 @click.option("--trace-class", "classes", multiple=True, metavar="CLASS", help=f"Trace {_CLASSES} only; repeatable.")
 @click.option("--trace-max-size", "max_size", metavar="SIZE", help="Upper size of the trace: 512MiB, 0 for none.")
+@click.option("--max-output", metavar="SIZE", help="Upper size of the output: 64MiB.  [the node's default]")
 @click.option("-d", "--detach", is_flag=True, help="Print the session's id and return at once.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the command's own output.")
 @async_command
@@ -71,6 +62,7 @@ async def run(  # noqa: PLR0917 - click calls it by name
     paths: tuple[str, ...],
     classes: tuple[str, ...],
     max_size: str | None,
+    max_output: str | None,
     detach: bool,
     quiet: bool,
 ) -> int:
@@ -84,51 +76,87 @@ async def run(  # noqa: PLR0917 - click calls it by name
     given = {"mode": mode, "paths": list(paths), "classes": list(classes), "max_size": max_size}
     tracing = {name: value for name, value in given.items() if value}
     async with open_client() as client:
-        session = await client.create(image, command, ttl=ttl, init=init, labels=labels, trace=tracing or None)
+        session = await client.create(
+            image, command, ttl=ttl, init=init, labels=labels, trace=tracing or None, max_output=max_output
+        )
         if detach:
-            click.echo(session.id)
+            say(session.id)
             return 0
-        interrupted = False
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
-
-                async def stop_on_signal() -> None:
-                    nonlocal interrupted
-                    async for _ in signals:
-                        if interrupted:
-                            fail(f"session {session.id} is being stopped; not waiting for it", _EXIT_INTERRUPTED)
-                        interrupted = True
-                        click.echo("bedrock: stopping the session (once more: don't wait)", err=True)
-                        await _stop_quietly(client, session.id)
-
-                nursery.start_soon(stop_on_signal)
-                ended = await _follow(client, session, quiet=quiet)
-                await _print_output(client, ended)
-                nursery.cancel_scope.cancel()
-        if not quiet:
-            click.echo(f"bedrock: {_last_word(ended)}", err=True)
-        return _EXIT_INTERRUPTED if interrupted and ended.status is Status.STOPPED else _exit_code(ended)
+        followed = await _follow_and_obey(client, session, quiet=quiet)
+    ended = followed.ended
+    if ended is None and followed.is_stopped:
+        fail(f"session {session.id} is being stopped; not waiting for it", _EXIT_INTERRUPTED)
+    if ended is None:
+        fail(
+            f"the API has not answered, so session {session.id} may run on; `bedrock stop {session.id}` stops it",
+            _EXIT_INTERRUPTED,
+        )
+    if not quiet:
+        say(f"bedrock: {_last_word(ended)}", err=True)
+    return _EXIT_INTERRUPTED if followed.signals and ended.status is Status.STOPPED else _exit_code(ended)
 
 
-async def _stop_quietly(client: Client, session_id: str) -> None:
-    session = await client.get(session_id)
-    if session is not None and not session.session.status.is_terminal:
-        await client.stop(session_id)
+@dataclass
+class _Followed:
+    """What became of a session that was followed."""
+
+    ended: Session | None = None  # None: nobody waited for its end
+    signals: int = 0
+    is_stopped: bool = False  # the API has taken the request to stop it
+
+
+async def _follow_and_obey(client: Client, session: Session, *, quiet: bool) -> _Followed:
+    """Follow a session and print its output. The first SIGINT or SIGTERM stops it, the second one ends the waiting."""
+    followed = _Followed()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                await _stop(client, session.id)
+                followed.is_stopped = True
+
+            async def obey_signals() -> None:
+                async for _ in signals:
+                    followed.signals += 1
+                    if followed.signals > 1:
+                        nursery.cancel_scope.cancel()
+                    else:
+                        say("bedrock: stopping the session (once more: don't wait)", err=True)
+                        # In a task of its own: while the API does not answer, a second signal must be heard.
+                        nursery.start_soon(stop)
+
+            nursery.start_soon(obey_signals)
+            ended = await _follow(client, session, quiet=quiet)
+            await _print_output(client, ended)
+            followed.ended = ended
+            nursery.cancel_scope.cancel()
+    return followed
+
+
+async def _stop(client: Client, session_id: str) -> None:
+    """Stop a session, if it has not ended by itself. An API that is away is asked again when it is back."""
+    for delay in backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S):
+        try:
+            await client.stop(session_id)
+        except ApiUnreachable:
+            await trio.sleep(delay)
+            continue
+        except ApiError as error:
+            if error.status != 400:  # what has ended can't be stopped
+                raise
+        return
 
 
 async def _follow(client: Client, session: Session, *, quiet: bool) -> Session:
     """Wait for the end, saying on a terminal what is waited for. An API that goes away is waited for, too."""
-    console = Console(stderr=True)
-    shows = not quiet and console.is_terminal
-    with Spinner(f"session {session.id}", console=console) if shows else nullcontext() as spinner:
-        delays = backoff_delays(0.2, 5.0)
+    with progress(f"session {session.id}", quiet=quiet) as show_progress:
+        delays = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S)
         away_since: float | None = None
         while True:
             try:
                 async for state in client.watch(session.id, until_stored=True):
-                    delays, away_since = backoff_delays(0.2, 5.0), None
-                    if spinner is not None:
-                        spinner.update(f"{state.status} {state.message}")
+                    delays, away_since = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S), None
+                    show_progress(f"{state.status} {state.message}")
                     session = state
                 return session
             except ApiUnreachable:
@@ -142,12 +170,11 @@ async def _print_output(client: Client, session: Session) -> None:
     if session.logs.state is LogsState.NONE:
         return
     names = {item.filename for item in await client.files(session.id)}
-    for name, stream in ((STDOUT, sys.stdout.buffer), (STDERR, sys.stderr.buffer)):
+    for name in (STDOUT, STDERR):
         if name in names:
             async with client.open_file(session.id, name) as chunks:
                 async for chunk in chunks:
-                    stream.write(chunk)
-            stream.flush()
+                    copy_output(chunk, err=name == STDERR)
 
 
 def _exit_code(session: Session) -> int:
@@ -184,7 +211,7 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
         [
             item.id,
             item.image,
-            item.command if len(item.command) <= 40 else item.command[:37] + "...",
+            _shortened(printable(item.command)),
             age(item.created_at),
             item.status,
             outcome_of(item),
@@ -196,6 +223,10 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
     print_table(["ID", "IMAGE", "COMMAND", "AGE", "STATUS", "ENDED", "TRACE", "NODE"], rows)
 
 
+def _shortened(text: str, length: int = 40) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 @click.command()
 @click.argument("session_id", metavar="ID")
 @json_option
@@ -203,11 +234,8 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
 async def show(session_id: str, as_json: bool) -> None:
     """Show one session: what was asked, how it ended, what its trace is worth, where its files are."""
     async with open_client() as client:
-        found = await client.get(session_id)
+        session = (await client.get(session_id)).session
         files = await client.files(session_id)
-    if found is None:
-        fail("the API gave no session")
-    session = found.session
     if as_json:
         print_json(session)
         return
@@ -235,13 +263,14 @@ async def show(session_id: str, as_json: bool) -> None:
         ),
         ("lost", lost),
         ("unsupported", ", ".join(trace.unsupported) if trace is not None else ""),
+        ("output", session.output.message if session.output is not None else ""),
         ("logs", f"{session.logs.state} {session.logs.message}".strip()),
     ]
     for name, text in rows:
         if text:
-            click.echo(f"{name + ':':<12} {text}")
+            say(f"{name + ':':<12} {text}")
     for item in files:
-        click.echo(f"{'file:':<12} {item.filename} ({size_text(item.size)}, sha256 {item.sha256})")
+        say(f"{'file:':<12} {item.filename} ({size_text(item.size)}, sha256 {item.sha256})")
 
 
 @click.command()
@@ -252,7 +281,7 @@ async def stop(session_ids: tuple[str, ...]) -> None:
     async with open_client() as client:
         for session_id in session_ids:
             await client.stop(session_id)
-            click.echo(session_id)
+            say(session_id)
 
 
 @click.command()
@@ -263,7 +292,7 @@ async def rm(session_ids: tuple[str, ...]) -> None:
     async with open_client() as client:
         for session_id in session_ids:
             await client.delete(session_id)
-            click.echo(session_id)
+            say(session_id)
 
 
 @click.command()
@@ -284,14 +313,11 @@ async def logs(session_id: str, filename: str | None, lists: bool, as_json: bool
                 print_table(["FILE", "BYTES", "SHA256"], rows, right=["BYTES"])
             return
         if filename is None:
-            found = await client.get(session_id)
-            if found is not None:
-                await _print_output(client, found.session)
+            await _print_output(client, (await client.get(session_id)).session)
             return
         async with client.open_file(session_id, filename) as chunks:
             async for chunk in chunks:
-                sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+                copy_output(chunk)
 
 
 @click.command()

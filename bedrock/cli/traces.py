@@ -14,7 +14,8 @@ import click
 import msgspec
 import trio
 
-from bedrock.cli.common import async_command, fail, json_option, print_json, print_table, size_text
+from bedrock.cli.common import async_command, json_option, size_text
+from bedrock.cli.output import fail, print_export, print_json, print_json_line, print_table, say
 from bedrock.client import Client, open_client
 from bedrock.errors import BedrockError
 from bedrock.model import Session, TraceState, Verdict
@@ -57,7 +58,7 @@ async def trace(
     async with open_client() as client:
         if format_name is not None:
             wanted = parse_format(format_name)
-            session = await _session(client, session_id)
+            session = (await client.get(session_id)).session
             async with _downloaded(client, session_id) as path:
                 await trio.to_thread.run_sync(_export, path, wanted, session, output)
             _tell_verdict(session.trace)
@@ -66,7 +67,7 @@ async def trace(
             async with _downloaded(client, session_id) as path:
                 await trio.to_thread.run_sync(_print_events, path, paths, as_json)
             return
-        session = await _session(client, session_id)
+        session = (await client.get(session_id)).session
         content = await client.trace(session_id)
     summary = _chosen(content, paths)
     if as_json:
@@ -75,9 +76,7 @@ async def trace(
     _print_summary(summary)
     if session.trace is not None:
         lost = "".join(f", {count} {cause}" for cause, count in session.trace.lost.items())
-        click.echo(
-            f"trace {session.trace.state}: {session.trace.events} records{lost} {session.trace.message}".rstrip()
-        )
+        say(f"trace {session.trace.state}: {session.trace.events} records{lost} {session.trace.message}".rstrip())
 
 
 @click.command()
@@ -92,14 +91,14 @@ async def report(session_id: str, output: Path | None, as_json: bool) -> None:
     set, failed look-ups, processes, and the files of the image that were never touched. With --json the same as data.
     """
     async with open_client() as client:
-        session = await _session(client, session_id)
+        session = (await client.get(session_id)).session
         content = await client.report(session_id, as_page=not as_json)
     if as_json and output is None:
-        click.echo(content)
+        print_json_line(content)
     else:
         path = output or Path(f"{session_id}.html")
         await anyio.Path(path).write_bytes(content)
-        click.echo(f"{path} ({size_text(len(content))})", err=True)
+        say(f"{path} ({size_text(len(content))})", err=True)
     _tell_verdict(session.trace)
 
 
@@ -117,7 +116,7 @@ async def diff(first: str, second: str, as_json: bool) -> int:
     from bedrock.trace.summary import TraceSummary
 
     async with open_client() as client:
-        sessions = [await _session(client, session_id) for session_id in (first, second)]
+        sessions = [(await client.get(session_id)).session for session_id in (first, second)]
         contents = [await client.trace(session_id) for session_id in (first, second)]
     a, b = (msgspec.json.decode(content, type=TraceSummary) for content in contents)
     found = compare(a, b)
@@ -135,13 +134,13 @@ async def diff(first: str, second: str, as_json: bool) -> int:
             ("-", "ran", found.programs_removed),
         ):
             for name in names:
-                click.echo(f"{sign} {what}: {name}")
+                say(f"{sign} {what}: {name}")
         rows = [
             [op.op, f"{op.calls[0]} → {op.calls[1]}", f"{op.mean_ns[0] / 1e3:.1f} → {op.mean_ns[1] / 1e3:.1f}"]
             for op in found.ops
         ]
         print_table(["CALL", "TIMES", "MEAN µs"], rows, right=["TIMES", "MEAN µs"])
-        click.echo(f"{found.same_files} files were used alike")
+        say(f"{found.same_files} files were used alike")
     for session in sessions:
         _tell_verdict(session.trace)
     return 0 if found.is_empty else 1
@@ -149,13 +148,6 @@ async def diff(first: str, second: str, as_json: bool) -> int:
 
 def _from_to(sizes: tuple[int, int]) -> str:
     return f"{size_text(sizes[0])} → {size_text(sizes[1])}"
-
-
-async def _session(client: Client, session_id: str) -> Session:
-    found = await client.get(session_id)
-    if found is None:
-        raise BedrockError(f"there is no session {session_id}")
-    return found.session
 
 
 @asynccontextmanager
@@ -174,9 +166,7 @@ def _export(path: Path, wanted: str, session: Session, output: Path | None) -> N
         fail(BedrockError(f"{wanted} is not for a terminal; name a file with -o"), 2)
     pieces = export(path, Format(wanted), about_session(session))
     if output is None:
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+        print_export(pieces, is_csv=wanted == Format.CSV)
         return
     with output.open("wb") as file:
         for piece in pieces:
@@ -190,7 +180,10 @@ def _print_events(path: Path, paths: tuple[str, ...], as_json: bool) -> None:
 
     events = select_events(read_events(path), summarise(path), paths) if paths else read_events(path)
     for event in events:
-        click.echo(msgspec.json.encode(event) if as_json else format_event(event))
+        if as_json:
+            print_json_line(msgspec.json.encode(event))
+        else:
+            say(format_event(event))
 
 
 def _chosen(content: bytes, paths: tuple[str, ...]) -> TraceSummary:
@@ -230,10 +223,10 @@ def _print_summary(summary: TraceSummary) -> None:
     print_table(columns, rows, right=columns[1:])
     for failed in summary.failed_opens:
         name = error_name(failed.errno)
-        click.echo(f"could not be opened: {failed.path} ({name}, {failed.count} times)")
+        say(f"could not be opened: {failed.path} ({name}, {failed.count} times)")
 
 
 def _tell_verdict(verdict: Verdict | None) -> None:
     state = verdict.state if verdict is not None else TraceState.UNTRACED
     message = f": {verdict.message}" if verdict is not None and verdict.message else ""
-    click.echo(f"trace {state}{message}", err=True)
+    say(f"trace {state}{message}", err=True)

@@ -11,7 +11,7 @@ import inotify_simple
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.errors import BedrockError
 
 log = structlog.get_logger(__name__)
@@ -174,9 +174,8 @@ async def open_inotify() -> AsyncIterator[Inotify]:
         ) from None
     try:
         inotify = Inotify(source)
-        async with open_hidden_nursery() as nursery:
-            nursery.start_soon(inotify.run)
+        async with open_service_nursery() as services:
+            services.start_soon(inotify.run)
             yield inotify
-            nursery.cancel_scope.cancel()
     finally:
         source.close()

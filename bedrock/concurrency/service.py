@@ -16,6 +16,7 @@ import trio
 
 from bedrock.concurrency.groups import members
 from bedrock.errors import BedrockError
+from bedrock.printable import printable_lines
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +96,7 @@ def run_service(main: Callable[[ServiceContext], Awaitable[None]], *, name: str)
     except BaseException as error:
         own, other = _split(error)
         for item in own:
-            print(f"bedrock: {item}", file=sys.stderr)
+            print(printable_lines(f"bedrock: {item}", indent="    "), file=sys.stderr)
         if other is not None:
             log.error("service failed", service=name, exc_info=other)
             return _EXIT_INTERNAL

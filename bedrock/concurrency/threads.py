@@ -118,3 +118,33 @@ async def open_thread_stream(
             yield stream
         finally:
             close()
+
+
+async def run_closable(function: Callable[[], _T], close: Callable[[], None], *, name: str) -> _T:
+    """Run ``function()`` in a thread of the name ``name``; return what it returns, raise what it raises.
+
+    ``close`` is called once, from Trio's thread, when the function is done or when this is cancelled: a function that
+    blocks must end then, and what it raises from there on is lost. This returns, also by cancellation, when the thread
+    is gone.
+    """
+    own_limiter = trio.CapacityLimiter(1)
+    is_closed = False
+
+    async def close_at_end() -> None:
+        nonlocal is_closed
+        try:
+            await trio.sleep_forever()
+        finally:
+            is_closed = True
+            close()
+
+    async with open_hidden_nursery() as nursery:
+        nursery.start_soon(close_at_end)
+        try:
+            return await trio.to_thread.run_sync(function, thread_name=name, limiter=own_limiter)
+        except Exception:
+            if is_closed:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            raise
+        finally:
+            nursery.cancel_scope.cancel()

@@ -13,7 +13,10 @@ import msgspec
 import structlog
 import trio
 
-from bedrock.dockerd.session import Host, SessionRun, Step
+from bedrock.concurrency.service_nursery import ServiceNursery
+from bedrock.dockerd.host import Host
+from bedrock.dockerd.session import SessionRun
+from bedrock.dockerd.steps import Step
 from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
 from bedrock.model import Reason, SessionId, Status, parse_session_id, utc_now
@@ -25,7 +28,7 @@ from bedrock.wire import (
     Progress,
     Started,
     StartOrder,
-    decode_payload,
+    decode_order,
     encode_payload,
 )
 
@@ -35,22 +38,22 @@ log = structlog.get_logger(__name__)
 class Agent:
     """The sessions of one node, each a task in the nursery that the agent is handed."""
 
-    def __init__(self, host: Host, volumes_dir: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, host: Host, volumes_dir: Path, services: ServiceNursery) -> None:
         self._host = host
         self._volumes_dir = volumes_dir
-        self._nursery = nursery
+        self._services = services
         self._sessions: dict[SessionId, SessionRun] = {}
         self._accepts_work = True
         self._news: set[SessionId] = set()
         self._has_news = trio.Event()
-        self._became_idle = trio.Event()
+        self._session_is_gone = trio.Event()
         self._all_acknowledged = trio.Event()
 
     def begin(self, record: OrderRecord, volume: SessionVolume, step: Step) -> None:
         """Take a session up at ``step``."""
         session = SessionRun(self._host, record, volume, self._mark)
         self._sessions[session.id] = session
-        self._nursery.start_soon(self._run, session, step)
+        self._services.start_soon(self._run, session, step)
 
     async def _run(self, session: SessionRun, step: Step) -> None:
         with structlog.contextvars.bound_contextvars(session=session.id):
@@ -61,20 +64,26 @@ class Agent:
                 # volume stays locked and is taken up again when DockerD starts the next time.
                 log.exception("session broke off")
                 outcome = _never_ran(Status.FAILED, Reason.RUNTIME_ERROR, f"DockerD failed: {error!r}")
-                self._host.ledger.add(session.id, outcome)
+                await self._keep(session.id, outcome)
         del self._sessions[session.id]
         self._mark(session.id)
-        if not self._sessions:
-            self._became_idle.set()
+        self._session_is_gone.set()
 
-    async def stop_all(self) -> None:
-        """Take no more work, end every session, and return when they are gone."""
+    async def stop_all(self, *, at_once: bool = False) -> None:
+        """Take no more work, end every session, and return when they are gone. ``at_once``: without their grace."""
         self._accepts_work = False
+        for session in self._sessions.values():
+            session.request_stop(Reason.SHUTDOWN, at_once=at_once)
         while self._sessions:
-            self._became_idle = trio.Event()
-            for session in self._sessions.values():
-                session.request_stop(Reason.SHUTDOWN)
-            await self._became_idle.wait()
+            self._session_is_gone = trio.Event()
+            await self._session_is_gone.wait()
+
+    async def wait_settled(self) -> None:
+        """Take no more work, and return when no session is just being torn down."""
+        self._accepts_work = False
+        while any(session.is_ending for session in self._sessions.values()):
+            self._session_is_gone = trio.Event()
+            await self._session_is_gone.wait()
 
     async def wait_acknowledged(self) -> None:
         """Return when the API has acknowledged every end."""
@@ -111,19 +120,24 @@ class Agent:
 
     # -- what the API says
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """Bring this node nearer to what the API wants. A bad event is refused alone."""
+    async def apply(self, events: Iterable[Event]) -> None:
+        """Bring this node nearer to what the API wants. A bad event is refused alone.
+
+        One task at a time may call it, since it waits for the disk between events.
+        """
+        acknowledged = []
         for event in events:
             try:
                 session_id = parse_session_id(event.session_id)
                 if event.event_type == EventType.START:
-                    self._start(session_id, decode_payload(event, StartOrder))
+                    self._start(session_id, decode_order(event))
                 elif event.event_type == EventType.STOPPED:
-                    self._stop(session_id)
+                    await self._stop(session_id)
                 elif event.event_type == EventType.CLEANUP:
-                    self._host.ledger.acknowledge(session_id)
+                    acknowledged.append(session_id)
             except (InvalidInput, PacketError) as error:
                 log.warning("event from the API refused", event_type=event.event_type, error=str(error))
+        await self._host.ledger.acknowledge(acknowledged)
         if not self._host.ledger.outcomes:
             self._all_acknowledged.set()
 
@@ -131,20 +145,31 @@ class Agent:
         if session_id in self._sessions or session_id in self._host.ledger.outcomes or not self._accepts_work:
             return
         # What the site's defaults are is decided now: they may be others when the session is adopted.
-        order = msgspec.structs.replace(order, trace=self._host.tracing_of(order.trace))
+        order = msgspec.structs.replace(
+            order,
+            trace=self._host.tracing_of(order.trace),
+            max_output=order.max_output or self._host.max_output,
+        )
         record = OrderRecord(session_id=session_id, node=self._host.node, order=order)
         log.info("session received", session=session_id, image=order.image)
         self.begin(record, SessionVolume(self._volumes_dir, session_id), Step.PREPARE)
 
-    def _stop(self, session_id: SessionId) -> None:
+    async def _stop(self, session_id: SessionId) -> None:
         session = self._sessions.get(session_id)
         if session is not None:
             log.info("stop received", session=session_id)
             session.request_stop(Reason.STOP_REQUEST)
         elif session_id not in self._host.ledger.outcomes:
             message = "stopped before its node had begun it"
-            self._host.ledger.add(session_id, _never_ran(Status.STOPPED, Reason.STOP_REQUEST, message))
+            await self._keep(session_id, _never_ran(Status.STOPPED, Reason.STOP_REQUEST, message))
             self._mark(session_id)
+
+    async def _keep(self, session_id: SessionId, outcome: Outcome) -> None:
+        try:
+            await self._host.ledger.add(session_id, outcome)
+        except OSError as error:
+            # The API asks again for what it is not told of.
+            log.error("the end of a session can't be written down", session=session_id, error=str(error))
 
     def _mark(self, session_id: SessionId) -> None:
         self._news.add(session_id)

@@ -24,6 +24,10 @@ ROLE_HOST_TRACER = "host-tracer"
 CONTROL_MOUNT = "/control"
 VOLUMES_MOUNT = "/volumes"
 
+# The engine's log of a target is needed after a restart, from its beginning. It has two files, and some thirty bytes
+# beside each line: output that is not over max_output is in it whole if its lines have ten bytes or more.
+_MIN_LOG_BYTES = 1 << 20
+
 _TRACER_CAPABILITIES = ("SYS_ADMIN", "SYS_PTRACE")
 # Where AppArmor is on, Docker's profile forbids to look at processes outside the container.
 _TRACER_SECURITY = ("apparmor=unconfined",)
@@ -53,6 +57,7 @@ def target_plan(record: OrderRecord, volume: SessionVolume, image: ImageInfo) ->
         labels=_labels(record, "target") | {LABEL_STOP_SIGNAL: image.stop_signal},
         binds=[f"{volume.gate_path}:{GATE_MOUNT}:ro"] if is_held else [],
         init=record.order.init,
+        log_bytes=max(_MIN_LOG_BYTES, 2 * (record.order.max_output or 0)),
     )
 
 
@@ -74,7 +79,7 @@ def is_ours(image: ImageInfo) -> bool:
 def foreign_tracer_plan(
     record: OrderRecord, volume: SessionVolume, image: ImageInfo, needs: ForeignNeeds
 ) -> ContainerPlan:
-    """A tracer of another make: called as the Go fleet calls its own, with what the node's operator grants it."""
+    """A tracer of another make: `bdtrace --container NAME -o /logs`, with what the node's operator grants it."""
     pair = Pair(record.session_id)
     is_privileged = PRIVILEGED in needs.capabilities
     return ContainerPlan(

@@ -64,7 +64,10 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A container to be created. ``binds`` are the engine's ``source:target:mode``."""
+    """A container to be created. ``binds`` are the engine's ``source:target:mode``.
+
+    ``log_bytes`` is the size of the engine's log of it, which then begins a new file and keeps one old one.
+    """
 
     name: str
     image: str
@@ -79,6 +82,7 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     security_opt: Sequence[str] = ()
     read_only: bool = False
     privileged: bool = False
+    log_bytes: int = 8 << 20
 
 
 def overlay_layers(driver: Mapping[str, Any]) -> list[str]:

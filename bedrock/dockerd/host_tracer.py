@@ -16,6 +16,7 @@ import trio
 
 from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.dockerd.containers import (
     LABEL_NODE,
     LABEL_ROLE,
@@ -36,6 +37,8 @@ _SOCKET = "sock"
 # Between two tries to reach a tracer that is still loading its probes. There is no event for that.
 _KNOCK_S = 0.02
 _LEAVE_S = 5.0  # what an idle tracer is given to end by itself
+_LEAVE_AT_ONCE_S = 0.3  # the same when everything is to end at once
+_REMOVE_S = 2.0  # and to be removed then, if it has not
 _ANSWER_S = 5.0  # within which a tracer that works has answered, however busy it is
 
 
@@ -88,6 +91,7 @@ class HostTracer:
                 await self._ready.wait()
             running = self._current
             if running is None:
+                await self._engine.ping()  # one that is away is waited for by whoever called us
                 raise HostTracerFailed(
                     self._failure or f"the tracer was not ready within {self._start_timeout_s:.0f} s"
                 )
@@ -100,8 +104,9 @@ class HostTracer:
             except TracerRefused as error:
                 raise HostTracerFailed(f"the tracer failed: {error}") from None
             except TracerAway as error:
-                # It died a moment ago; the next one is on its way.
+                # It died a moment ago; the next one is on its way, unless it died with its engine.
                 log.warning("the tracer can't be asked", session=session_id, error=str(error))
+                await self._engine.ping()
             with trio.move_on_after(self._start_timeout_s):
                 await running.gone.wait()
         raise HostTracerFailed("the tracer died, and the one after it as well")
@@ -205,7 +210,11 @@ class HostTracer:
                 if self._current is None:
                     try:
                         running = await self._start()
-                    except (EngineError, HostTracerFailed) as error:
+                    except EngineUnavailable:
+                        await self._engine.wait_back()
+                        await trio.sleep(next(delays))
+                        continue
+                    except (EngineError, HostTracerFailed, OSError) as error:
                         self._failure = str(error)
                         log.error("the tracer of this host can't be started", error=str(error))
                         # Whoever waits is told; those who come later wait for the next try.
@@ -221,23 +230,27 @@ class HostTracer:
     async def _start(self) -> _Running:
         name = host_tracer_name(self._node, self._volumes_dir, self._image)
         running = _Running(name, self._socket_of(name))
+        plan = host_tracer_plan(
+            self._image, node=self._node, control=running.socket.parent, volumes=self._volumes_dir,
+            ring_bytes=self._ring_bytes,
+        )  # fmt: skip
         await trio.to_thread.run_sync(lambda: running.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
         await self._engine.remove(name)
         running.socket.unlink(missing_ok=True)
-        await self._engine.create(
-            host_tracer_plan(
-                self._image, node=self._node, control=running.socket.parent, volumes=self._volumes_dir,
-                ring_bytes=self._ring_bytes,
-            )
-        )  # fmt: skip
-        await self._engine.start(name)
-        state = None
-        with trio.move_on_after(self._start_timeout_s):
-            state = await self._wait_ready(running)
-        if state is None:
-            said = await self._engine.tail(name)
-            await self._engine.remove(name)
-            raise HostTracerFailed(f"the tracer of this host did not become ready: {said or 'it said nothing'}")
+        try:
+            await self._engine.create(plan)
+            await self._engine.start(name)
+            state = None
+            with trio.move_on_after(self._start_timeout_s):
+                state = await self._wait_ready(running)
+            if state is None:
+                said = await self._engine.tail(name)
+                raise HostTracerFailed(f"the tracer of this host did not become ready: {said or 'it said nothing'}")
+        except BaseException:
+            # Nobody knows of it yet, so nobody else removes it, also when DockerD ends while it is being started.
+            with trio.move_on_after(_REMOVE_S, shield=True), suppress(EngineError):
+                await self._engine.remove(name)
+            raise
         self._take(running, state)
         return running
 
@@ -262,27 +275,35 @@ class HostTracer:
     async def _bury(self, running: _Running) -> None:
         """Wait for a tracer's end, and remove what is left of it; only then may the next one have its name."""
         await self._watch.wait_end(running.name)
+        said = ""
         while True:
             try:
                 said = await self._engine.tail(running.name)
                 await self._engine.remove(running.name)
                 break
             except EngineUnavailable:
-                await trio.sleep(1)
+                await self._engine.wait_back()
+            except EngineError as error:
+                # The next one is started under the same name, and can't be before this one is gone.
+                log.warning("a tracer that has ended can't be removed", tracer=running.name, error=str(error))
+                break
         if self._current is running:
             log.error("the tracer of this host died; its sessions' traces are partial", tracer=running.name, said=said)
             self._current = None
             self._ready = trio.Event()
         running.gone.set()
 
-    async def leave(self) -> None:
-        """End the tracer, where no session needs it any more; one that is needed stays for a successor."""
+    async def leave(self, patience_s: float) -> None:
+        """End the tracer, where no session needs it any more; one that is needed stays for a successor.
+
+        It has ``patience_s`` to end by itself, and is removed then.
+        """
         running = self._current
         if running is None or self._of_session:
             return
         await self._engine.kill(running.name, "SIGTERM")
         self._current = None
-        with trio.move_on_after(_LEAVE_S):
+        with trio.move_on_after(patience_s):
             await running.gone.wait()
             return
         await self._engine.remove(running.name)
@@ -302,14 +323,15 @@ async def open_host_tracer(
         start_timeout_s=start_timeout_s,
     )  # fmt: skip
     await tracer.adopt()
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(tracer.run)
+    async with open_service_nursery() as services:
+        services.start_soon(tracer.run)
+        patience_s = _LEAVE_AT_ONCE_S
         try:
             yield tracer
+            patience_s = _LEAVE_S
         finally:
-            with trio.move_on_after(2 * _LEAVE_S, shield=True):
+            with trio.move_on_after(patience_s + _REMOVE_S, shield=True):
                 try:
-                    await tracer.leave()
+                    await tracer.leave(patience_s)
                 except EngineError as error:
                     log.warning("the tracer of this host could not be removed", error=str(error))
-            nursery.cancel_scope.cancel()

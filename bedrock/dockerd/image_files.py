@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo
-from bedrock.trace.report import ImageFiles, write_image_files
+from bedrock.trace.image_files import ImageFiles, write_image_files
+from bedrock.trace.paths import text_of
 from bedrock.volume import write_durably
 
 log = structlog.get_logger(__name__)
@@ -30,10 +31,10 @@ _LIMIT_S = 300.0
 class ImageListings:
     """Made by :func:`open_image_listings`."""
 
-    def __init__(self, engine: Engine, directory: Path, nursery: trio.Nursery, *, node: str) -> None:
+    def __init__(self, engine: Engine, directory: Path, services: ServiceNursery, *, node: str) -> None:
         self._engine = engine
         self._directory = directory
-        self._nursery = nursery
+        self._services = services
         self._node = node
         self._limiter = trio.CapacityLimiter(1)
         self._under_way: dict[str, trio.Event] = {}
@@ -42,7 +43,7 @@ class ImageListings:
         """See to it that there will be a list of an image."""
         if image.id not in self._under_way and not self._path(image.id).exists():
             self._under_way[image.id] = trio.Event()
-            self._nursery.start_soon(self._make, image)
+            self._services.start_soon(self._make, image)
 
     async def get(self, image_id: str, *, patience_s: float) -> Path | None:
         """The file with the list of an image; None where there is none, or none within ``patience_s``."""
@@ -69,6 +70,9 @@ class ImageListings:
                 await trio.to_thread.run_sync(store)
         except (EngineError, OSError) as error:
             log.warning("the files of an image can't be listed; reports do without", image=image.id, error=str(error))
+        except Exception:
+            # A defect in this must not take the node down, again with each session of this image.
+            log.exception("the files of an image can't be listed; reports do without", image=image.id)
         finally:
             self._under_way.pop(image.id).set()
 
@@ -86,6 +90,8 @@ class ImageListings:
 
 def list_layers(layers: Sequence[Path]) -> Iterator[tuple[str, int]]:
     """Yield path and size of each regular file in a stack of overlayfs layers, the topmost first.
+
+    A path is what :func:`bedrock.trace.paths.text_of` makes of its bytes.
 
     A name in an upper layer hides the same name in the lower ones; a character device 0/0 there hides it altogether
     (a whiteout), and a directory marked as opaque hides what lower ones have in it (the kernel's overlayfs.rst).
@@ -114,7 +120,7 @@ def list_layers(layers: Sequence[Path]) -> Iterator[tuple[str, int]]:
                         continue
                 seen.add(path)
                 if is_new and stat.S_ISREG(info.st_mode):
-                    yield path, info.st_size
+                    yield text_of(os.fsencode(path)), info.st_size
         hidden |= newly_hidden
 
 
@@ -148,6 +154,5 @@ def _forget_oldest(directory: Path) -> None:
 @asynccontextmanager
 async def open_image_listings(engine: Engine, directory: Path, *, node: str) -> AsyncIterator[ImageListings]:
     """Yield the lists of one node, kept in ``directory``; leaving the context gives up those that are being made."""
-    async with open_hidden_nursery() as nursery:
-        yield ImageListings(engine, directory, nursery, node=node)
-        nursery.cancel_scope.cancel()
+    async with open_service_nursery() as services:
+        yield ImageListings(engine, directory, services, node=node)

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 import trio
 
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, EngineUnavailable, ImageInfo, ImageMissing, PullFailed
 
@@ -31,9 +31,9 @@ class _Pull:
 class Images:
     """Made by :func:`open_images`."""
 
-    def __init__(self, engine: Engine, nursery: trio.Nursery, *, pull_timeout_s: float) -> None:
+    def __init__(self, engine: Engine, services: ServiceNursery, *, pull_timeout_s: float) -> None:
         self._engine = engine
-        self._nursery = nursery
+        self._services = services
         self._pull_timeout_s = pull_timeout_s
         self._limiter = trio.CapacityLimiter(_PULLS_AT_ONCE)
         self._pulls: dict[str, _Pull] = {}
@@ -51,7 +51,7 @@ class Images:
         pull = self._pulls.get(name)
         if pull is None:
             pull = self._pulls[name] = _Pull()
-            self._nursery.start_soon(self._run, name, pull)
+            self._services.start_soon(self._run, name, pull)
         pull.listeners.append(on_progress)
         on_progress(f"pulling {name}")
         try:
@@ -63,7 +63,11 @@ class Images:
                 pull.scope.cancel()
         if pull.error is not None:
             raise pull.error
-        return await self._engine.image(name)
+        try:
+            return await self._engine.image(name)
+        except ImageMissing:
+            # The stream of an engine that goes away ends as one does that is complete.
+            raise EngineUnavailable(f"pulling {name} broke off") from None
 
     async def _run(self, name: str, pull: _Pull) -> None:
         try:
@@ -78,6 +82,10 @@ class Images:
                     pull.error = PullFailed(f"pulling {name} took longer than {self._pull_timeout_s:.0f} s")
                 except EngineError as error:
                     pull.error = error
+                except Exception as error:
+                    # A defect in this must not take the node down.
+                    log.exception("pulling an image failed", image=name)
+                    pull.error = PullFailed(f"pulling {name} failed: {error!r}")
         finally:
             if self._pulls.get(name) is pull:
                 del self._pulls[name]
@@ -125,6 +133,5 @@ def _progress(layers: dict[str, tuple[int, int]]) -> str:
 @asynccontextmanager
 async def open_images(engine: Engine, *, pull_timeout_s: float) -> AsyncIterator[Images]:
     """Yield the images of one engine; leaving the context ends the pulls that are under way."""
-    async with open_hidden_nursery() as nursery:
-        yield Images(engine, nursery, pull_timeout_s=pull_timeout_s)
-        nursery.cancel_scope.cancel()
+    async with open_service_nursery() as services:
+        yield Images(engine, services, pull_timeout_s=pull_timeout_s)

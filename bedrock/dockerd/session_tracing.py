@@ -20,6 +20,7 @@ from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, EngineError, EngineUnavailable, ImageInfo
 from bedrock.dockerd.gate import let_go, listen_for_gate
 from bedrock.dockerd.host_tracer import HostTracer, HostTracerFailed
+from bedrock.dockerd.output import copy_log
 from bedrock.dockerd.tracing import TracerFailed, report_untraced, wait_foreign_ready, wait_gate_open
 from bedrock.dockerd.watch import ContainerWatch
 from bedrock.trace.verdict import TracerReport
@@ -176,7 +177,7 @@ class ForeignTracing(SessionTracing):
                     await self._watch.wait_end(self._container)
         path = self._volume.path / TRACER_OUTPUT
         try:
-            await self._engine.copy_output(self._container, stdout=path, stderr=path)
+            await copy_log(self._engine, self._container, path)
         except OSError as error:
             log.error("the output of the tracer can't be kept", container=self._container, error=str(error))
             return [f"the output ({TRACER_OUTPUT}) could not be kept whole: {error.strerror}"]

@@ -17,8 +17,7 @@ from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import EngineError, ImageInfo, ImageMissing
 from bedrock.errors import BedrockError
 from bedrock.model import Verdict
-from bedrock.trace.decode import Trace
-from bedrock.trace.layouts import TraceError
+from bedrock.trace.blocks import count_records
 from bedrock.trace.verdict import TracerReport, judge, read_report
 from bedrock.tracer import OWN_IMAGE
 from bedrock.tracer.build import provide_image
@@ -149,12 +148,5 @@ def verdict_of(volume: SessionVolume) -> Verdict:
     report = report_of(volume)
     if report is not None and report.state == "running":
         # Its counts are those of its beginning: what it has written since is to be seen from the file alone.
-        report = msgspec.structs.replace(report, written=_count_records(path))
+        report = msgspec.structs.replace(report, written=count_records(path))
     return judge(report, size)
-
-
-def _count_records(path: Path) -> int:
-    try:
-        return sum(header.calls + header.notes for header in Trace(path).headers())
-    except (TraceError, OSError):
-        return 0

@@ -16,8 +16,8 @@ import trio
 
 from bedrock.client import Client, open_client
 from bedrock.concurrency.inotify import Inotify, open_inotify
-from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.errors import BedrockError, InvalidInput
 from bedrock.filemd.upload import DONE_PREFIX, UnknownToApi, remove_volume, set_aside, upload_volume
 from bedrock.model import SessionId, parse_session_id
@@ -34,13 +34,13 @@ _RETRY_FIRST_S = 0.2
 class Carrier:
     """Brings finished volumes home, a few at a time, each until it is done. Made by :func:`open_filemd`."""
 
-    def __init__(self, client: Client, settings: Settings, nursery: trio.Nursery) -> None:
+    def __init__(self, client: Client, settings: Settings, services: ServiceNursery) -> None:
         self._client = client
         self._volumes_dir = settings.volumes_dir
         self._unclaimed_dir = settings.common.data_dir / "unclaimed"
         self._rescan_s = settings.filemd.poll_interval
         self._retry_max_s = settings.filemd.retry_max
-        self._nursery = nursery
+        self._services = services
         self._limiter = trio.CapacityLimiter(_UPLOADS_AT_ONCE)
         self._carried: set[SessionId] = set()
         self._no_more = trio.Event()
@@ -58,10 +58,11 @@ class Carrier:
         for session_id in await trio.to_thread.run_sync(lambda: list(_finished_volumes(self._volumes_dir))):
             if session_id not in self._carried:
                 self._carried.add(session_id)
-                self._nursery.start_soon(self._carry, session_id)
+                self._services.start_soon(self._carry, session_id)
 
-    async def wait_idle(self) -> None:
-        """Return when nothing is being carried."""
+    async def carry_all(self) -> None:
+        """Return when every volume that is ready now has been carried."""
+        await self.look()
         while self._carried:
             self._no_more = trio.Event()
             await self._no_more.wait()
@@ -117,10 +118,9 @@ async def open_filemd(settings: Settings) -> AsyncIterator[Carrier]:
         async with (
             open_client(settings.filemd.api_url) as client,
             open_inotify() as inotify,
-            open_hidden_nursery() as nursery,
+            open_service_nursery() as services,
         ):
-            carrier = Carrier(client, settings, nursery)
-            nursery.start_soon(carrier.run, inotify)
+            carrier = Carrier(client, settings, services)
+            services.start_soon(carrier.run, inotify)
             log.info("FileMD ready", volumes=str(settings.volumes_dir), api=settings.filemd.api_url)
             yield carrier
-            nursery.cancel_scope.cancel()

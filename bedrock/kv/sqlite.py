@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from bedrock.concurrency.nursery import open_hidden_nursery
+from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.kv.errors import translate
 from bedrock.kv.interface import Commit, Entry, KVStore, Scan, StoreClosed, StoreError
 from bedrock.kv.schema import migrate, read_many, read_revision, read_scan
@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 _OLDEST_SQLITE = (3, 51, 3)
 _READERS = 4
 BUSY_TIMEOUT_MS = 5_000
+_DISPOSE_S = 5.0
 
 
 class SqliteStore(KVStore):
@@ -127,16 +128,15 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
 
         async def write() -> None:
             # A write must not be left in mid-air: the thread is told to end, and then waited for.
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(writer.run, thread_name="store writer", limiter=trio.CapacityLimiter(1))
+            await trio.to_thread.run_sync(writer.run, thread_name="store writer", limiter=trio.CapacityLimiter(1))
 
-        async with open_hidden_nursery() as nursery:
-            nursery.start_soon(write)
+        async with open_service_nursery() as services:
+            services.start_soon(write)
             try:
                 yield store
             finally:
                 store._is_closed = True
                 writer.close()
     finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(dispose)
+        with trio.move_on_after(_DISPOSE_S, shield=True):
+            await trio.to_thread.run_sync(dispose, abandon_on_cancel=True)

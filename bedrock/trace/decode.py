@@ -6,7 +6,6 @@ is read up to where it is whole.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,13 +14,12 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from bedrock.trace.layouts import LAYOUTS, PRESENT, TraceError
+from bedrock.trace.blocks import BlockHeader, TraceError, hop, read_head
+from bedrock.trace.layouts import LAYOUTS, PRESENT
 from bedrock.trace.notes import Notes, Start
-from bedrock.tracer.format import BLOCK_HEADER, FILE_HEADER, MAGIC, NOTE_ENTRY, SKIPPABLE, CallFlag, dtype_of
+from bedrock.tracer.format import NOTE_ENTRY, CallFlag, dtype_of
 from bedrock.tracer.operations import MAX_OPS, Op
 
-_HEADER = dtype_of(FILE_HEADER)
-_BLOCK = dtype_of(BLOCK_HEADER)
 _ENTRY = dtype_of(NOTE_ENTRY)
 # What a block may need when it is unpacked. The tracer's own are a tenth of this; a damaged size must not be believed.
 _MAX_UNPACKED = 256 << 20
@@ -53,21 +51,6 @@ class Calls:
         return Calls({name: column[chosen] for name, column in self._columns.items()})
 
 
-class BlockHeader(NamedTuple):
-    """What can be known of a block without unpacking it. ``offset`` is where its frames begin, in bytes."""
-
-    offset: int
-    calls: int
-    notes: int
-    note_bytes: int
-    packed_notes: int
-    packed_calls: int
-    reserved: int
-    first_call: int
-    first_ns: int
-    last_ns: int
-
-
 class Block(NamedTuple):
     """A stretch of the trace. ``calls`` is empty where only the notes were asked for."""
 
@@ -81,24 +64,14 @@ class Trace:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with path.open("rb") as file:
-                head = file.read(_HEADER.itemsize)
-        except OSError as error:
-            raise TraceError(f"{path} can't be read: {error.strerror}") from None
-        if head[:8] == MAGIC:
-            raise TraceError(f"{path} has version 1, which this Bedrock does not read any more")
-        if len(head) < _HEADER.itemsize or head[8:16] != MAGIC:
-            raise TraceError(f"{path} is no trace of Bedrock's")
-        header = np.frombuffer(head, _HEADER)[0]
-        version = int(header["version"])
-        if version not in LAYOUTS:
+        head = read_head(path)
+        if head.version not in LAYOUTS:
             known = " and ".join(map(str, LAYOUTS))
-            raise TraceError(f"{path} has version {version}, this Bedrock reads versions {known}")
-        self._layout = LAYOUTS[version]
-        self._first_block = 8 + int(header["frame_size"])
-        self.page_size = int(header["page_size"])
-        self.realtime_offset_ns = int(header["realtime_offset_ns"])
+            raise TraceError(f"{path} has version {head.version}, this Bedrock reads versions {known}")
+        self._layout = LAYOUTS[head.version]
+        self._first_block = head.first_block
+        self.page_size = head.page_size
+        self.realtime_offset_ns = head.realtime_offset_ns
         self.is_truncated = False
 
     def start(self) -> Start | None:
@@ -113,31 +86,8 @@ class Trace:
 
     def headers(self) -> Iterator[BlockHeader]:
         """Hop from block to block without unpacking any."""
-        with self._path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            at, calls = self._first_block, 0
-            while at < size:
-                file.seek(at)
-                raw = file.read(_BLOCK.itemsize)
-                if len(raw) < _BLOCK.itemsize:
-                    break
-                row = np.frombuffer(raw, _BLOCK)[0]
-                if row["frame"] != SKIPPABLE or row["frame_size"] != _BLOCK.itemsize - 8:
-                    raise TraceError(f"{self._path} is damaged: no block begins at byte {at}")
-                at += _BLOCK.itemsize
-                numbers = (int(row[field.name]) for field in BLOCK_HEADER[2:])
-                header = BlockHeader(at, *numbers)
-                if header.first_call != calls or not header.first_ns <= header.last_ns < 1 << 63:
-                    raise TraceError(f"{self._path} is damaged: the head of the block at byte {at} makes no sense")
-                calls += header.calls
-                at += header.packed_notes + header.packed_calls
-                if at > size:
-                    break
-                yield header
-            else:
-                self.is_truncated = False
-                return
-        self.is_truncated = True
+        is_whole = yield from hop(self._path, self._first_block)
+        self.is_truncated = not is_whole
 
     def blocks(self, *, since_ns: int = 0, until_ns: int | None = None) -> Iterator[Block]:
         """Yield the trace from its head to its tail.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bedrock.printable import printable
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
 from bedrock.trace.errnos import error_name
@@ -57,7 +57,6 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     arg: int | None = None
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WITH_SIZE = np.zeros(256, bool)
 _WITH_SIZE[
     [
@@ -194,5 +193,4 @@ def format_event(event: Event) -> str:
             words.append(f"{name}={value}")
     words += marks_of(event)
     words.append(f"= {'?' if event.result is None else event.result}" if event.error is None else f"= {event.error}")
-    # A name may have a line break in it, a line may not.
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", " ".join(words))
+    return printable(" ".join(words))

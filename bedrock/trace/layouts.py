@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bedrock.errors import BedrockError
 from bedrock.tracer.format import COLUMNS, LAYOUT, VERSION, Field, RecordType, dtype_of
 
 # Version 2, where it differs: the fields of a record in their order. Their meaning is that of the present fields of the
@@ -23,10 +22,6 @@ _VERSION_2: dict[RecordType, str] = {
     "last_ns:u64 read_latency:u32[32] write_latency:u32[32]",
     RecordType.OP_TOTAL: "tgid:u32 op:u32 calls:u64 errors:u64 duration_ns:u64 latency:u32[32]",
 }
-
-
-class TraceError(BedrockError):
-    """The file is no trace, or of another version, or damaged."""
 
 
 class Layout(NamedTuple):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bedrock.trace.layouts import PRESENT, Layout, TraceError
+from bedrock.trace.blocks import TraceError
+from bedrock.trace.layouts import PRESENT, Layout
 from bedrock.trace.paths import path_of
 from bedrock.tracer.causes import Feature
 from bedrock.tracer.format import LAYOUT, Mode, RecordType, TextFlag

@@ -7,32 +7,23 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from bedrock.model import Session
 from bedrock.trace.columns import NONE
 from bedrock.trace.decode import Trace
 from bedrock.trace.export import about_session
+from bedrock.trace.image_files import ImageFiles
 from bedrock.trace.names import Names, read_rows
 from bedrock.trace.patterns import Accesses, FilePattern, PatternAdder, SlowCall, Timeline
 from bedrock.trace.summary import READS, WRITES, Adder, FileUse, TraceSummary, is_one_of
 from bedrock.tracer.format import CallFlag
 from bedrock.tracer.operations import Op
-from bedrock.untrusted import MalformedJson, decode_json
 
 PLOTTED_FILES = 16
 _MAX_SEGMENTS = 2_000
 _GRID = (160, 80)  # cells in time and in offset, where there are too many accesses to draw each
 _MAX_LISTED = 1_000
-_MAX_LISTING_BYTES = 256 << 20  # unpacked: an image of some million files
-
-
-class ImageFiles(msgspec.Struct, kw_only=True):
-    """The regular files of an image: path and size in bytes. ``image.files`` is this as zstd-compressed JSON."""
-
-    image_id: str
-    files: list[tuple[str, int]]
 
 
 class PatternOfFile(msgspec.Struct, kw_only=True):
@@ -80,21 +71,6 @@ class Report(msgspec.Struct, kw_only=True):
     slowest: list[SlowCall] = []
     failed_lookups: list[tuple[str, int, str, int]] = []  # path, errno, call, how often
     untouched: Untouched | None = None
-
-
-def write_image_files(listing: ImageFiles) -> bytes:
-    """The content of ``image.files``."""
-    return zstandard.ZstdCompressor(level=3).compress(msgspec.json.encode(listing))
-
-
-def read_image_files(path: Path) -> ImageFiles | None:
-    """The files of an image; None where the list can't be read, which a report does without."""
-    try:
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as listing:
-            raw = listing.read(_MAX_LISTING_BYTES + 1)
-        return decode_json(raw, ImageFiles, max_bytes=_MAX_LISTING_BYTES)
-    except (OSError, zstandard.ZstdError, MalformedJson):
-        return None
 
 
 def report_of(path: Path, session: Session | None, image_files: ImageFiles | None = None) -> Report:

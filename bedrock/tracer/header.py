@@ -22,7 +22,7 @@ from bedrock.tracer.format import (
     Mode,
     RecordType,
     TextFlag,
-    dtype_of,
+    size_of,
     split_kind,
 )
 from bedrock.tracer.operations import Op
@@ -60,7 +60,7 @@ def c_header() -> str:
         *((kind.name.lower(), fields) for kind, fields in LAYOUT.items()),
     ]:
         lines += [f"struct bdt_{name} {{", *map(_c_field, fields), "};"]
-        size = dtype_of(fields).itemsize
+        size = size_of(fields)
         lines += [f'_Static_assert(sizeof(struct bdt_{name}) == {size}, "layout of bdt_{name}");', ""]
     lines += ["/* The columns of a block, in order: X(C type, name). */", "#define BDT_COLUMNS(X) \\"]
     lines += [" \\\n".join(f"\tX({_C[field.kind]}, {field.name})" for field in COLUMNS), ""]

@@ -131,14 +131,14 @@ class Archive:
 
 
 def _sources() -> Iterator[str]:
-    mirror, security = _mirrors()
+    mirror, security = mirrors()
     for suite in _SUITES:
         yield f"deb [signed-by={_KEYS}] {mirror} {suite} main"
     for suite in _SECURITY:
         yield f"deb [signed-by={_KEYS}] {security} {suite}-security main"
 
 
-def _mirrors() -> tuple[str, str]:
+def mirrors() -> tuple[str, str]:
     """Where this host gets its own packages from, and those of Debian's security team."""
     places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(path.read_text() for path in places if path.is_file())

@@ -28,8 +28,11 @@ from bedrock.volume import TRACE_FILE
 from kernel_matrix.client import GuestClient, NotHere
 from kernel_matrix.guest import GuestFailed
 
-_MODULES = ("test_pitfalls", "test_other_doors", "test_metadata", "test_stress", "test_main_job", "test_tracing",
-            "test_oracle")  # fmt: skip
+_MODULES = (
+    "test_pitfalls", "test_other_doors", "test_metadata", "test_names", "test_truth_arguments", "test_truth_doors",
+    "test_truth_files", "test_truth_identity", "test_truth_memory", "test_truth_processes", "test_stress",
+    "test_main_job", "test_tracing", "test_oracle",
+)  # fmt: skip
 # A test that mentions one of these looks at the engine, or at sessions while they run.
 _NEEDS_ENGINE = {"running", "docker", "containers_of", "stop", "nodes", "ApiError", "run_strace"}
 DEBIAN = "debian"

@@ -45,6 +45,7 @@ class Row:
         default_factory=list
     )  # for whoever has to find out more: the verifier's lines, the console
     judgements: list[Judgement] = field(default_factory=list)
+    repeated: list[Judgement] = field(default_factory=list)  # tests whose traces lost records, and which ran once more
     unsupported: list[str] = field(default_factory=list)
     stress_lost: dict[str, int] | None = None  # None: it did not come to that
     stress_false: list[str] = field(default_factory=list)
@@ -62,9 +63,9 @@ class Row:
 
     @property
     def lost(self) -> Counter[str]:
-        """What was missing in the traces of tests that failed, by cause."""
+        """What was missing in the traces of tests that failed, or that had to run once more, by cause."""
         total: Counter[str] = Counter()
-        for judgement in self.judgements:
+        for judgement in [*self.judgements, *self.repeated]:
             if judgement.outcome is Outcome.FAILED:
                 total.update(judgement.lost or {})
         return total
@@ -160,6 +161,11 @@ def _try_tracer(row: Row, client: GuestClient) -> None:
 def _judge_all(row: Row, client: GuestClient, tests: list[Test], say: Callable[[str], None]) -> None:
     for number, test in enumerate(tests, 1):
         judgement = judge_test(test, client, page_bytes=row.page_bytes, unsupported=row.unsupported)
+        if judgement.outcome is Outcome.FAILED and judgement.lost:
+            # What is missing is said by the verdict, and is in the table. Whether what is there is true is seen again.
+            say(f"{row.kernel.name}: {number} of {len(tests)}: once more, since {dict(judgement.lost)}: {test.name}")
+            row.repeated.append(judgement)
+            judgement = judge_test(test, client, page_bytes=row.page_bytes, unsupported=row.unsupported)
         row.judgements.append(judgement)
         if judgement.outcome is Outcome.FAILED:
             say(f"{row.kernel.name}: {number} of {len(tests)}: FAILED {test.name}\n    {judgement.detail[:700]}")

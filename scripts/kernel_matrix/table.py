@@ -16,7 +16,7 @@ COLUMNS = {
     "tracer": "whether it loads and attaches; where it does not, the first sentence of why",
     "tests": "how many of the tests on the engine, run on this kernel's sessions, have passed, and how many failed",
     "strace": "the same for programs whose calls were compared with what strace saw of the same run",
-    "lossy": "what was missing in the traces of tests that failed, by cause",
+    "lossy": "what was missing in the traces of tests that failed or had to run once more, by cause",
     "unsupported": "what the tracer says that it does not see on this kernel; tests of that are not counted",
     "stress": "records that were lost, and that were false, where twelve threads interrupt each other in their calls",
     "seconds": "that all of it took",

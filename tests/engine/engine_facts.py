@@ -90,6 +90,35 @@ def remove_tracers_of(data_dir: Path) -> None:
         api.close()
 
 
+def engine_log_sizes(session_id: str) -> list[int]:
+    """The sizes in bytes of the files of the engine's own log of a session's target."""
+    api = docker.from_env()
+    try:
+        target = api.containers.get(f"bedrock-target-{session_id}")
+        directory = Path(api.info()["DockerRootDir"]) / "containers" / target.id / "local-logs"
+        return [path.stat().st_size for path in directory.iterdir()]
+    finally:
+        api.close()
+
+
+def let_go_on(session_id: str) -> None:
+    """Make the file for which a session's command waits."""
+    api = docker.from_env()
+    try:
+        api.containers.get(f"bedrock-target-{session_id}").exec_run(["touch", "/go-on"])
+    finally:
+        api.close()
+
+
+def wait_target(session_id: str) -> None:
+    """Return when a session's target has ended, whoever looks after it or not."""
+    api = docker.from_env()
+    try:
+        api.containers.get(f"bedrock-target-{session_id}").wait()
+    finally:
+        api.close()
+
+
 def _containers(*labels: str) -> list[str]:
     api = docker.from_env()
     try:

@@ -149,13 +149,14 @@ def test_json_can_be_had_on_a_terminal() -> None:
 
 
 def test_what_comes_from_outside_can_neither_steer_the_terminal_nor_forge_a_line() -> None:
-    evil = "\\x1b[2J\\nforged"
+    evil = "\\x1b[2J\\x9b2J\\u202e\\nforged"
     text = stderr_of(
-        f"log.info('pulled {evil}', image='{evil}')\n"
+        f"class Odd:\n    def __repr__(self): return '{evil}'\n"
+        f"log.info('pulled {evil}', image='{evil}', of=Odd(), names=[Odd()])\n"
         f"try:\n    raise ValueError('{evil}')\nexcept ValueError:\n    log.exception('failed')\n",
         log_format="text",
     )
-    assert "\x1b" not in text
+    assert not [char for char in text if not char.isprintable() and char != "\n"]
     assert not [line for line in text.splitlines()[:2] if line.startswith("forged")]
 
 

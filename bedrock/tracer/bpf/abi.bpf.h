@@ -97,9 +97,9 @@ static __always_inline __u16 op_called(struct task_struct *task, __u64 number)
 static __always_inline __u64 number_called(__u64 registers)
 {
 #if defined(__TARGET_ARCH_x86)
-	return word_at(registers + offsetof(struct registers, orig_ax));
+	return FIELD(pt_regs, registers, orig_ax);
 #else
-	return BPF_CORE_READ((struct pt_regs *)registers, syscallno);
+	return FIELD(pt_regs, registers, syscallno);
 #endif
 }
 
@@ -133,6 +133,6 @@ static __always_inline void take_arguments(struct thread *thread, __u64 register
 #else
 	bpf_probe_read_kernel(thread->argument, sizeof(struct registers), (void *)registers);
 	/* The first register becomes the result. */
-	thread->argument[0] = BPF_CORE_READ((struct pt_regs *)registers, orig_x0);
+	thread->argument[0] = FIELD(pt_regs, registers, orig_x0);
 #endif
 }

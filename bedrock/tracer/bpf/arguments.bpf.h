@@ -81,7 +81,7 @@ int __noinline take_text(struct thread *thread, struct argument *argument, __u64
 	argument->first = size ? text[0] : 0;
 	argument->size = size;
 	argument->hash = hash_text(thread, size);
-	emit_scratch_string(thread, kind & IS_SECOND ? &thread->to : NULL, thread->entry_tid, thread->time_ns, size, flags);
+	emit_scratch_string(thread, thread->entry_tid, thread->time_ns, size, flags);
 	return 0;
 }
 
@@ -112,7 +112,7 @@ int __noinline check_text(struct thread *thread, struct argument *argument, __u3
 		count_cause(thread->slot, BDT_CAUSE_STRING_CUT);
 	text = (char *)&thread->scratch + sizeof(struct bdt_string);
 	argument->first = size ? text[0] : 0;
-	emit_scratch_string(thread, kind & IS_SECOND ? &thread->to : NULL, thread->entry_tid, thread->time_ns, size, flags);
+	emit_scratch_string(thread, thread->entry_tid, thread->time_ns, size, flags);
 	return 0;
 }
 

@@ -12,7 +12,6 @@
  */
 #include "entries.bpf.h"
 #include "faults.bpf.h"
-#include "look.bpf.h"
 #include "processes.bpf.h"
 #include "returns.bpf.h"
 #include "uring.bpf.h"
@@ -30,9 +29,11 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * The same two for kernels on which a task can lose the processor within a probe of the kind above. Until it goes on, the
- * kernel leaves that probe out for all other tasks on this processor. Probes of this kind can't be interrupted so; they
- * cost every call of the host a little more, and the loader attaches them only where they are needed.
+ * Kernels on which a task can lose the processor within a probe of the kind above leave that probe out for all other tasks
+ * there until it goes on. Programs of perf events, whose names end in _event, can't be interrupted so; they cost every
+ * call of the host a little more, and the loader attaches them only where they are needed. Their arguments are what the
+ * event's "format" in tracefs shows. Where an event has not all that is needed, the probe has a copy (_copy), which acts
+ * when the first one was left out.
  */
 struct syscall_event {
 	__u64 common;

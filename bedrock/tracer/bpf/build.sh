@@ -21,9 +21,12 @@ mkdir -p out
 
 # The probes' debug information names their source files: without this directory, so that the same sources give the same
 # programs.
-"${CLANG:-clang}" -target bpf -O2 -g "-fdebug-prefix-map=$PWD=." "-D__TARGET_ARCH_$target" -Wall -Werror $include \
-    -c bdtrace.bpf.c -o bdtrace.bpf.o
+for probes in bdtrace look; do
+	"${CLANG:-clang}" -target bpf -O2 -g "-fdebug-prefix-map=$PWD=." "-D__TARGET_ARCH_$target" -Wall -Werror $include \
+	    -c $probes.bpf.c -o $probes.bpf.o
+done
 bpftool gen skeleton bdtrace.bpf.o name bdtrace_bpf >bdtrace.skel.h
+bpftool gen skeleton look.bpf.o name look_bpf >look.skel.h
 $cc -Os -s $warnings -static -nostdlib -ffreestanding -fno-stack-protector -fno-builtin gate.c -o out/gate
 
 make_loader() {

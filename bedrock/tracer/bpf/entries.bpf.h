@@ -84,7 +84,7 @@ int __noinline take_files(struct thread *thread, __u32 op)
 	if (file && writes(op))
 		thread->size_before = size_of(file);
 	/* Past the page cache, so always from the device. */
-	if (file && reads(op) && BPF_CORE_READ((struct file *)file, f_flags) & O_DIRECT)
+	if (file && reads(op) && FIELD(file, file, f_flags) & O_DIRECT)
 		thread->waited = 1;
 	if (moves(op)) {
 		file = file_of(op == BDT_OP_SENDFILE ? thread->argument[0] : thread->argument[2]);

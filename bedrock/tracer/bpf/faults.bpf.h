@@ -63,12 +63,10 @@ static __always_inline bool is_in_area(struct thread *thread, __u64 address, __u
 	       thread->area.start <= address && address < thread->area.end;
 }
 
-/* Attached to page_fault_kernel too: the kernel touches the target's memory on its behalf. */
-SEC("raw_tp/page_fault_user")
-int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int faulted(__u64 address, __u64 error_code)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u64 address = ctx->args[0], now;
+	__u64 now;
 	struct mapping mapping = {};
 	struct thread *thread;
 	struct mm_struct *mm;
@@ -110,7 +108,7 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 	thread->faulted_at = now;
 	thread->fault.position = address;
 	thread->fault.flags &= ~(BDT_CALL_FOR_WRITE | BDT_CALL_PRIVATE);
-	if (ctx->args[2] & FAULT_WRITE)
+	if (error_code & FAULT_WRITE)
 		thread->fault.flags |= BDT_CALL_FOR_WRITE;
 	if (!(mapping.flags & VM_SHARED))
 		thread->fault.flags |= BDT_CALL_PRIVATE;
@@ -119,12 +117,31 @@ int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Attached to page_fault_kernel too: the kernel touches the target's memory on its behalf. */
+SEC("raw_tp/page_fault_user")
+int on_page_fault(struct bpf_raw_tracepoint_args *ctx)
+{
+	return faulted(ctx->args[0], ctx->args[2]);
+}
+
+struct page_fault_event {
+	__u64 common;
+	__u64 address;
+	__u64 instruction;
+	__u64 error_code;
+};
+
+SEC("tp/exceptions/page_fault_user")
+int on_page_fault_event(struct page_fault_event *ctx)
+{
+	return faulted(ctx->address, ctx->error_code);
+}
+
 /* The address of a fault stands at this place of a siginfo, which is an interface to user space. */
 #define SIGINFO_ADDRESS 16
 
 /* A fault that can't be served ends in a signal to the thread itself. */
-SEC("raw_tp/signal_generate")
-int on_signal(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int signalled(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct thread *thread;
@@ -142,7 +159,20 @@ int on_signal(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Pages are being read into the page cache on behalf of this task; ``inode`` is the number of their file's. */
+SEC("raw_tp/signal_generate")
+int on_signal(struct bpf_raw_tracepoint_args *ctx)
+{
+	return signalled(ctx);
+}
+
+/* What the first one has seen is no fault any more. */
+SEC("raw_tp/signal_generate")
+int on_signal_copy(struct bpf_raw_tracepoint_args *ctx)
+{
+	return signalled(ctx);
+}
+
+/* A page is being read into the page cache on behalf of this task; ``inode`` is the number of its file's. */
 static __always_inline int paged_in(__u64 inode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -173,7 +203,6 @@ int on_page_in(struct bpf_raw_tracepoint_args *ctx)
 	return paged_in(BPF_CORE_READ((struct folio *)ctx->args[0], mapping, host, i_ino));
 }
 
-/* The same as a perf event (include/trace/events/filemap.h), for the kernels that on_enter_event is for. */
 struct page_in_event {
 	__u64 common;
 	__u64 frame;

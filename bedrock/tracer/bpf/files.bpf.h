@@ -11,10 +11,11 @@
 __u32 __noinline generation_of(__u64 dentry)
 {
 	struct inode *inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
+	struct super_block *sb = FIELD(inode, inode, i_sb);
 	struct dentry *upper;
 
-	if (BPF_CORE_READ(inode, i_sb, s_magic) != OVERLAYFS_MAGIC)
-		return BPF_CORE_READ(inode, i_generation);
+	if (FIELD(super_block, sb, s_magic) != OVERLAYFS_MAGIC)
+		return FIELD(inode, inode, i_generation);
 	/* struct ovl_inode may be a module's, whose types are not at hand: this pointer stands behind its inode. */
 	upper = (struct dentry *)word_at((__u64)inode + bpf_core_type_size(struct inode));
 	return upper ? BPF_CORE_READ(upper, d_inode, i_generation) : 0;
@@ -44,17 +45,26 @@ enum introduction { IF_NEW, IF_ANOTHER, ALWAYS };
 /* Take down what a file is, by the name through which it was reached. */
 int __noinline number_file(struct subject *subject, __u64 dentry, __u64 mnt)
 {
-	struct inode *inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
-	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+	struct inode *inode = FIELD(dentry, dentry, d_inode);
+	struct super_block *sb = FIELD(inode, inode, i_sb);
 
 	if (!subject)
 		return 0;
-	subject->inode = BPF_CORE_READ(inode, i_ino);
-	subject->device = BPF_CORE_READ(sb, s_dev);
+	subject->inode = FIELD(inode, inode, i_ino);
+	subject->device = FIELD(super_block, sb, s_dev);
 	subject->link = link_of(dentry, mnt);
-	if (BPF_CORE_READ(sb, s_magic) == ANON_INODE_MAGIC)
+	if (FIELD(super_block, sb, s_magic) == ANON_INODE_MAGIC)
 		subject->inode |= bits_of_name(dentry);
 	return 0;
+}
+
+/* Whether a thread used this file last, and what is known of files has not changed since. */
+static __always_inline bool is_recent(struct recent *recent, struct subject *subject, struct session *session,
+				      __u32 introductions)
+{
+	return recent->identity.inode == subject->inode && recent->identity.link == subject->link &&
+	       recent->identity.device == subject->device && recent->identity.session == session->number &&
+	       recent->introductions == introductions && recent->known.tree_changes == session->tree_changes;
 }
 
 /*
@@ -63,60 +73,78 @@ int __noinline number_file(struct subject *subject, __u64 dentry, __u64 mnt)
  */
 int __noinline identify(struct thread *thread, struct subject *subject, __u64 dentry, __u64 mnt, __u32 when)
 {
-	struct identity identity = {};
-	struct known *before, known = {};
+	struct recent *recent;
 	struct session *session;
+	struct known *before;
+	__u32 introductions;
 
 	if (!thread || !subject)
 		return 0;
+	recent = &thread->recent;
 	session = session_at(thread->slot);
+	/* Before we look: what is introduced meanwhile makes it another number. */
+	introductions = session->introductions;
 	if (when == IF_NEW && session->opens_are_untold)
 		when = IF_ANOTHER;
 	number_file(subject, dentry, mnt);
-	identity.inode = subject->inode;
-	identity.device = subject->device;
-	identity.link = subject->link;
-	identity.session = session->number;
-	before = bpf_map_lookup_elem(&known_files, &identity);
-	if (before)
-		known = *before;
-	if (!before || when == ALWAYS || known.tree_changes != session->tree_changes ||
-	    (when == IF_ANOTHER && known.generation != generation_of(dentry))) {
-		subject->generation = generation_of(dentry);
-		known.tree_changes = session->tree_changes;
-		known.generation = subject->generation;
-		known.wanted = emit_path(thread, subject, dentry, mnt);
-		bpf_map_update_elem(&known_files, &identity, &known, BPF_ANY);
+	if (when != IF_NEW || !is_recent(recent, subject, session, introductions)) {
+		recent->identity.inode = subject->inode;
+		recent->identity.device = subject->device;
+		recent->identity.link = subject->link;
+		recent->identity.session = session->number;
+		recent->introductions = introductions;
+		before = bpf_map_lookup_elem(&known_files, &recent->identity);
+		if (before)
+			recent->known = *before;
+		if (!before || when == ALWAYS || recent->known.tree_changes != session->tree_changes ||
+		    (when == IF_ANOTHER && recent->known.generation != generation_of(dentry))) {
+			subject->generation = generation_of(dentry);
+			recent->known.tree_changes = session->tree_changes;
+			recent->known.generation = subject->generation;
+			recent->known.wanted = emit_path(thread, subject, dentry, mnt);
+			bpf_map_update_elem(&known_files, &recent->identity, &recent->known, BPF_ANY);
+			__sync_fetch_and_add(&session->introductions, 1);
+		}
 	}
-	subject->generation = known.generation;
-	if (known.wanted == UNWANTED_FILE)
+	subject->generation = recent->known.generation;
+	if (recent->known.wanted == UNWANTED_FILE)
 		subject->flags |= UNWANTED;
 	return 0;
 }
 
-/* Take down which file a call is about. */
-int __noinline note_file(struct thread *thread, struct subject *subject, __u64 file_address, __u32 when)
+/* An address that functions take. */
+static __always_inline __u64 as_number(struct thread *thread, const void *pointer)
 {
-	struct file *file = (struct file *)file_address;
-	__u16 mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+	thread->number_of = (__u64)pointer;
+	return thread->number_of;
+}
+
+/* Take down which file a call is about. */
+int __noinline note_file(struct thread *thread, struct subject *subject, __u64 file, __u32 when)
+{
+	struct inode *inode = FIELD(file, file, f_inode);
+	__u16 mode = FIELD(inode, inode, i_mode) & S_IFMT;
+	__u64 dentry;
 
 	if (!thread || !subject)
 		return 0;
-	subject->file = file_address;
+	subject->file = file;
 	subject->flags = BDT_CALL_HAS_FILE;
 	if (mode == S_IFREG || mode == S_IFBLK) {
 		subject->flags |= BDT_CALL_HAS_OFFSET;
-		subject->position = BPF_CORE_READ(file, f_pos);
-		if (BPF_CORE_READ(file, f_flags) & O_APPEND)
+		subject->position = FIELD(file, file, f_pos);
+		if (FIELD(file, file, f_flags) & O_APPEND)
 			subject->flags |= BDT_CALL_APPEND;
 	}
-	return identify(thread, subject, (__u64)BPF_CORE_READ(file, f_path.dentry), (__u64)BPF_CORE_READ(file, f_path.mnt),
-			when);
+	dentry = as_number(thread, FIELD(file, file, f_path.dentry));
+	return identify(thread, subject, dentry, as_number(thread, FIELD(file, file, f_path.mnt)), when);
 }
 
-static __always_inline __u64 size_of(__u64 file_address)
+static __always_inline __u64 size_of(__u64 file)
 {
-	return BPF_CORE_READ((struct file *)file_address, f_inode, i_size);
+	struct inode *inode = FIELD(file, file, f_inode);
+
+	return FIELD(inode, inode, i_size);
 }
 
 /*

@@ -278,6 +278,9 @@ struct task_struct {
 struct registers {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
 };
+struct pt_regs {
+	unsigned long orig_ax;
+} CORE;
 #define TS_COMPAT 2
 #define X32_CALL 0x40000000
 #elif defined(__TARGET_ARCH_arm64)
@@ -339,3 +342,17 @@ struct pt_regs {
 #define MAX_ARGV_PARTS 64
 #define FAULT_WRITE 2 /* x86's error code: the access was a write */
 #define SYSCALLS 512
+
+/* Set by the loader: whether this kernel has bpf_rdonly_cast (from 6.2 on). */
+const volatile bool can_cast;
+extern void *bpf_rdonly_cast(const void *object, __u32 type) __weak __ksym;
+
+/*
+ * A field of what lies at an address in the kernel, 0 where nothing does. With a cast it is a load, else a call of the
+ * helper that copies memory, which takes ten times as long. To the verifier a pointer that was loaded is one of its type,
+ * no number: it is not let into functions that take an address as such.
+ */
+#define FIELD(type, address, field)                                                                            \
+	(can_cast ? ((struct type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(struct type)))  \
+			    ->field :                                                                          \
+		    BPF_CORE_READ((struct type *)(address), field))

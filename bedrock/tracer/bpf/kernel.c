@@ -80,6 +80,7 @@ bool look_at_kernel(struct kernel *kernel, char error[MESSAGE_BYTES])
 				     btf_is_ptr(argument(types, tracepoint(types, "io_uring_complete"), 1));
 	kernel->has_request_names = has_member(types, "io_open", "filename");
 	kernel->has_mapping_tree = has_member(types, "mm_struct", "mm_mt") || has_member(types, "maple_tree", "ma_root");
+	kernel->can_cast = btf__find_by_name_kind(types, "bpf_rdonly_cast", BTF_KIND_FUNC) > 0;
 	btf__free(types);
 	kernel->has_loop = has_helper(BPF_FUNC_loop);
 	if (has_helper(BPF_FUNC_ringbuf_output) && has_helper(BPF_FUNC_get_current_task_btf) &&

@@ -14,6 +14,7 @@ struct kernel {
 	bool completes_requests; /* the tracepoint of completions has the request */
 	bool has_request_names; /* where requests keep their paths is known */
 	bool has_mapping_tree; /* mappings are kept in a maple tree */
+	bool can_cast; /* bpf_rdonly_cast */
 };
 
 /* False: ``error`` says what is missing without which nothing can be traced. */

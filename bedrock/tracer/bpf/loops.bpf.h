@@ -2,9 +2,12 @@
 /* Loops whose length only the run tells, on kernels with and without bpf_loop. */
 #pragma once
 
-#include "state.bpf.h"
+#include "kernel.bpf.h"
 
 struct bpf_map;
+
+/* Set by the loader: whether this kernel has bpf_loop (from 5.17 on). */
+const volatile bool has_loop;
 
 /* What bpf_for_each_map_elem goes through in place of a counter. */
 struct {

@@ -75,11 +75,11 @@ static __always_inline long walk_down(__u32 index, struct maple_walk *walk)
 			walk->found = NOT_MAPPED;
 			return 1;
 		}
-		walk->mapping.start = BPF_CORE_READ(vma, vm_start);
-		walk->mapping.end = BPF_CORE_READ(vma, vm_end);
-		walk->mapping.page_offset = BPF_CORE_READ(vma, vm_pgoff);
+		walk->mapping.start = FIELD(vm_area_struct, vma, vm_start);
+		walk->mapping.end = FIELD(vm_area_struct, vma, vm_end);
+		walk->mapping.page_offset = FIELD(vm_area_struct, vma, vm_pgoff);
 		walk->mapping.file = (__u64)BPF_CORE_READ(vma, vm_file);
-		walk->mapping.flags = BPF_CORE_READ(vma, vm_flags);
+		walk->mapping.flags = FIELD(vm_area_struct, vma, vm_flags);
 		if (walk->mapping.start <= walk->address && walk->address < walk->mapping.end) {
 			walk->found = MAPPED;
 			return 1;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -22,6 +23,7 @@
 #include <bpf/libbpf.h>
 
 #include "bdtrace.skel.h"
+#include "look.skel.h"
 #include "clocks.h"
 #include "kernel.h"
 #include "syscalls.h"
@@ -44,10 +46,16 @@ static const struct optional {
 	{ "on_uring_submit", 0 },
 	{ "on_uring_submit_sqe", 0 },
 	{ "on_uring_complete", BDT_FEATURE_IO_URING },
-	{ "on_page_in_event", 0 },
 	{ "on_enter_event", 0 },
 	{ "on_exit_event", 0 },
-	{ "look", 0 },
+	{ "on_page_fault_event", 0 },
+	{ "on_page_in_event", 0 },
+	{ "on_uring_submit_event", 0 },
+	{ "on_uring_complete_event", 0 },
+	{ "on_task_exit_event", 0 },
+	{ "on_exec_copy", 0 },
+	{ "on_fork_copy", 0 },
+	{ "on_signal_copy", 0 },
 };
 #define OPTIONAL_COUNT (sizeof(optional_programs) / sizeof(*optional_programs))
 
@@ -149,15 +157,71 @@ static const struct optional *optional_of(const char *program)
 	return NULL;
 }
 
-static void fill_settings(struct bdtrace_bpf *skeleton, const struct kernel *kernel)
+/* The highest number that the kernel may give to a processor, plus one. */
+static uint32_t count_processors(void)
+{
+	FILE *file = fopen("/sys/devices/system/cpu/possible", "r");
+	uint32_t last = 0;
+	int c;
+
+	if (!file)
+		return sysconf(_SC_NPROCESSORS_CONF);
+	/* Ranges, such as "0-3,8-11"; the last number is the highest. */
+	while ((c = getc(file)) != EOF && c != '\n')
+		last = c >= '0' && c <= '9' ? last * 10 + c - '0' : 0;
+	fclose(file);
+	return last + 1;
+}
+
+/* Have the counts in this process's memory. */
+static bool map_counts(struct probes *probes, char error[MESSAGE_BYTES])
+{
+	size_t bytes = sizeof(struct counts) * MAX_SESSIONS * probes->processors;
+
+	probes->counts = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+			      bpf_map__fd(probes->skeleton->maps.counters), 0);
+	if (probes->counts != MAP_FAILED)
+		return true;
+	snprintf(error, MESSAGE_BYTES, "the counts of the probes can't be mapped: %s", strerror(errno));
+	return false;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t size = strlen(text), end_size = strlen(end);
+
+	return size >= end_size && !strcmp(text + size - end_size, end);
+}
+
+/* Whether a program stands in for another one, or beside it, where a task can lose the processor in a probe. */
+static bool is_twin(const char *program)
+{
+	return ends_with(program, "_event") || ends_with(program, "_copy");
+}
+
+/* The program that stands in for one (_event) or beside it (_copy); NULL where there is none that can be attached. */
+static struct bpf_program *twin_of(struct probes *probes, const char *program, const char *kind)
+{
+	struct bpf_program *twin;
+	char name[128];
+
+	snprintf(name, sizeof(name), "%s%s", program, kind);
+	twin = probes->uses_events ? bpf_object__find_program_by_name(probes->skeleton->obj, name) : NULL;
+	return twin && bpf_program__autoload(twin) ? twin : NULL;
+}
+
+static void fill_settings(struct bdtrace_bpf *skeleton, const struct kernel *kernel, const struct probes *probes)
 {
 	struct bdtrace_bpf__rodata *rodata = skeleton->rodata;
 
+	bpf_map__set_max_entries(skeleton->maps.counters, MAX_SESSIONS * probes->processors);
+	*(bool *)&rodata->is_preemptible = probes->is_preemptible;
 	fill_operations((uint8_t *)rodata->op_of);
 	fill_operations32((uint8_t *)rodata->op32_of, (uint8_t *)rodata->form32_of);
 	fill_shapes((struct bdt_shape *)rodata->shapes);
 	*(uint32_t *)&rodata->page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE));
 	*(bool *)&rodata->has_loop = kernel->has_loop;
+	*(bool *)&rodata->can_cast = kernel->can_cast;
 	*(bool *)&rodata->exit_says_last = kernel->exit_says_last;
 	/* That can't fail but on a machine that has only just started. */
 	while (getrandom((void *)&rodata->hash_key, sizeof(rodata->hash_key), 0) < 0 && errno == EINTR)
@@ -173,7 +237,7 @@ static int load(struct probes *probes, const struct kernel *kernel, const bool *
 
 	if (!skeleton)
 		return errno;
-	fill_settings(skeleton, kernel);
+	fill_settings(skeleton, kernel, probes);
 	for (size_t i = 0; i < OPTIONAL_COUNT; i++) {
 		program = bpf_object__find_program_by_name(skeleton->obj, optional_programs[i].program);
 		if (left_out[i])
@@ -224,20 +288,22 @@ static void *want_processor(void *is_over)
 
 /*
  * Whether a task can lose the processor within a probe: make a call, in which a probe waits, on a processor that another
- * thread wants too.
+ * thread wants too. Where that can't be found out it is taken to be so.
  */
-static bool find_preemptible(struct bdtrace_bpf *skeleton)
+static bool find_preemptible(const struct kernel *kernel)
 {
-	struct bpf_link *link;
+	struct look_bpf *skeleton = look_bpf__open();
+	bool is_over = false, is_so = true;
 	cpu_set_t before, one;
-	bool is_over = false;
 	pthread_t rival;
 
-	if (!bpf_program__autoload(skeleton->progs.look))
-		return true;
-	link = bpf_program__attach(skeleton->progs.look);
-	if (!link)
-		return true;
+	if (!skeleton)
+		return is_so;
+	*(bool *)&skeleton->rodata->has_loop = kernel->has_loop;
+	if (look_bpf__load(skeleton) || look_bpf__attach(skeleton)) {
+		look_bpf__destroy(skeleton);
+		return is_so;
+	}
 	sched_getaffinity(0, sizeof(before), &before);
 	CPU_ZERO(&one);
 	CPU_SET(sched_getcpu(), &one);
@@ -250,8 +316,9 @@ static bool find_preemptible(struct bdtrace_bpf *skeleton)
 		pthread_join(rival, NULL);
 	}
 	sched_setaffinity(0, sizeof(before), &before);
-	bpf_link__destroy(link);
-	return skeleton->bss->lost_processor;
+	is_so = skeleton->bss->lost_processor;
+	look_bpf__destroy(skeleton);
+	return is_so;
 }
 
 /* Perf events are found by numbers that are in a file system of the kernel's. Whoever may load probes may mount it. */
@@ -267,8 +334,6 @@ static bool attach_calls(struct probes *probes, char error[MESSAGE_BYTES])
 {
 	struct bdtrace_bpf *skeleton = probes->skeleton;
 
-	probes->is_preemptible = find_preemptible(skeleton);
-	skeleton->bss->is_preemptible = probes->is_preemptible;
 	if (probes->is_preemptible && bpf_program__autoload(skeleton->progs.on_enter_event) &&
 	    bpf_program__autoload(skeleton->progs.on_exit_event) && has_tracefs()) {
 		struct bpf_link *enter = bpf_program__attach(skeleton->progs.on_enter_event);
@@ -287,11 +352,18 @@ static bool attach_calls(struct probes *probes, char error[MESSAGE_BYTES])
 	return false;
 }
 
+/* The kernel touches the target's memory on its behalf. */
+static void attach_kernel_faults(struct bpf_program *program, struct bpf_program *event)
+{
+	if (!event || !bpf_program__attach_tracepoint(event, "exceptions", "page_fault_kernel"))
+		bpf_program__attach_raw_tracepoint(program, "page_fault_kernel");
+}
+
 /* Attach the probes of everything but calls; what this kernel does not give is taken down in ``unsupported``. */
 static bool attach_others(struct probes *probes, const struct kernel *kernel, char error[MESSAGE_BYTES])
 {
 	struct bdtrace_bpf *skeleton = probes->skeleton;
-	struct bpf_program *program;
+	struct bpf_program *program, *twin;
 	bool has_submit = false;
 
 	bpf_object__for_each_program(program, skeleton->obj) {
@@ -299,16 +371,16 @@ static bool attach_others(struct probes *probes, const struct kernel *kernel, ch
 		const struct optional *optional = optional_of(name);
 		bool is_done;
 
-		if (program == skeleton->progs.look || program == skeleton->progs.on_enter ||
-		    program == skeleton->progs.on_exit || program == skeleton->progs.on_enter_event ||
-		    program == skeleton->progs.on_exit_event || program == skeleton->progs.on_page_in_event)
+		if (program == skeleton->progs.on_enter || program == skeleton->progs.on_exit || is_twin(name))
 			continue;
-		/* Where calls are seen through perf events, so are pages, which many tasks bring in at once. */
-		if (program == skeleton->progs.on_page_in && probes->uses_events &&
-		    bpf_program__autoload(skeleton->progs.on_page_in_event) &&
-		    bpf_program__attach(skeleton->progs.on_page_in_event))
-			continue;
-		is_done = bpf_program__autoload(program) && bpf_program__attach(program);
+		twin = twin_of(probes, name, "_event");
+		is_done = (twin && bpf_program__attach(twin)) ||
+			  (bpf_program__autoload(program) && bpf_program__attach(program));
+		if (is_done && program == skeleton->progs.on_page_fault)
+			attach_kernel_faults(program, twin);
+		twin = twin_of(probes, name, "_copy");
+		if (is_done && twin)
+			bpf_program__attach(twin);
 		if (is_done && (program == skeleton->progs.on_uring_submit || program == skeleton->progs.on_uring_submit_sqe))
 			has_submit = true;
 		if (is_done)
@@ -319,8 +391,6 @@ static bool attach_others(struct probes *probes, const struct kernel *kernel, ch
 		}
 		probes->unsupported |= optional->feature;
 	}
-	if (!(probes->unsupported & BDT_FEATURE_PAGE_FAULTS))
-		bpf_program__attach_raw_tracepoint(skeleton->progs.on_page_fault, "page_fault_kernel");
 	if (!has_submit)
 		probes->unsupported |= BDT_FEATURE_IO_URING;
 	if (!kernel->has_request_names)
@@ -343,17 +413,20 @@ bool open_probes(struct probes *probes, char error[MESSAGE_BYTES])
 	libbpf_set_print(keep_log);
 	if (!load_log || !look_at_kernel(&kernel, error))
 		return false;
-	/* These would be taken, but could not find what they look for. */
+	probes->processors = count_processors();
+	probes->is_preemptible = find_preemptible(&kernel);
+	/* These would be taken, but could not find what they look for, or are of no use here. */
 	for (size_t i = 0; i < OPTIONAL_COUNT; i++) {
 		const char *name = optional_programs[i].program;
 
 		left_out[i] = (!kernel.has_mapping_tree && !strcmp(name, "on_page_fault")) ||
 			      (!kernel.has_submit_req && !strcmp(name, "on_uring_submit")) ||
 			      (!kernel.has_submit_sqe && !strcmp(name, "on_uring_submit_sqe")) ||
-			      (!kernel.completes_requests && !strcmp(name, "on_uring_complete"));
+			      (!kernel.completes_requests && !strcmp(name, "on_uring_complete")) ||
+			      (!probes->is_preemptible && is_twin(name));
 	}
-	is_open = load_what_works(probes, &kernel, left_out, error) && attach_calls(probes, error) &&
-		  attach_others(probes, &kernel, error);
+	is_open = load_what_works(probes, &kernel, left_out, error) && map_counts(probes, error) &&
+		  attach_calls(probes, error) && attach_others(probes, &kernel, error);
 	free(load_log);
 	load_log = NULL;
 #if defined(__aarch64__)
@@ -372,6 +445,18 @@ static uint64_t misses_of(struct bpf_program *program)
 	return fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &size) ? info.recursion_misses : 0;
 }
 
+/* How often neither a program nor its copy has run: at most as often as that which was left out more rarely. */
+static uint64_t misses_with_copy(struct probes *probes, struct bpf_program *program)
+{
+	struct bpf_program *copy = twin_of(probes, bpf_program__name(program), "_copy");
+	uint64_t missed = misses_of(program), of_copy;
+
+	if (!copy || !missed)
+		return missed;
+	of_copy = misses_of(copy);
+	return of_copy < missed ? of_copy : missed;
+}
+
 uint64_t missed_calls(struct probes *probes)
 {
 	struct bdtrace_bpf *skeleton = probes->skeleton;
@@ -387,7 +472,8 @@ uint64_t missed_probes(struct probes *probes)
 	uint64_t missed = 0;
 
 	bpf_object__for_each_program(program, probes->skeleton->obj)
-		missed += misses_of(program);
+		if (!ends_with(bpf_program__name(program), "_copy"))
+			missed += misses_with_copy(probes, program);
 	return missed;
 }
 

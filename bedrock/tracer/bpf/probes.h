@@ -22,6 +22,8 @@ struct probes {
 	bool is_preemptible; /* a task may lose the processor within a probe */
 	bool uses_events; /* calls are seen through perf events, which is the way round that */
 	double attach_ms;
+	struct counts *counts; /* of all sessions on all processors, see COUNTS_AT */
+	uint32_t processors; /* the highest number that the kernel may give to one, plus one */
 };
 
 /* Load and attach the probes, which let everything pass as long as no session is there. False: ``error`` says why. */

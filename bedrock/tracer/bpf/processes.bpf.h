@@ -26,11 +26,9 @@ static __always_inline __u64 given_name(struct linux_binprm *binprm, __u32 fd)
 }
 
 /* A program has been replaced: the new one's name and arguments are in kernel memory and on its fresh stack. */
-SEC("raw_tp/sched_process_exec")
-int on_exec(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int executed(struct linux_binprm *binprm, bool is_copy)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct linux_binprm *binprm = (struct linux_binprm *)ctx->args[2];
 	struct session *session;
 	struct thread *thread;
 	struct fs_struct *fs;
@@ -39,7 +37,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (slot < 0)
 		return 0;
 	thread = known_thread(task, slot, thread, bpf_ktime_get_ns());
-	if (!thread)
+	if (!thread || (is_copy && thread->number == ANY_NUMBER))
 		return 0;
 	session = session_at(slot);
 	if (!session->has_begun) {
@@ -57,7 +55,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	 */
 	if (thread->path.is_unread || thread->entry_tid != task->pid) {
 		thread->entry_tid = task->pid;
-		emit_string(thread, NULL, given_name(binprm, thread->argument[0]), FROM_KERNEL);
+		emit_string(thread, given_name(binprm, thread->argument[0]), FROM_KERNEL);
 	}
 	thread->path.address = 0;
 	/* A program of 32 bits returns from its own interface's execve, which has another number. */
@@ -66,16 +64,27 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+SEC("raw_tp/sched_process_exec")
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	return executed((struct linux_binprm *)ctx->args[2], false);
+}
+
+SEC("raw_tp/sched_process_exec")
+int on_exec_copy(struct bpf_raw_tracepoint_args *ctx)
+{
+	return executed((struct linux_binprm *)ctx->args[2], true);
+}
+
 /* Processes that the kernel makes for its own use, such as those that serve an io_uring: nobody forked them. */
 #define PF_IO_WORKER 0x10
 #define PF_USER_WORKER 0x4000
 
 /* Where the kernel has no number for a task in a namespace, as in that of a session it is not in, it has 0. */
-SEC("raw_tp/sched_process_fork")
-int on_fork(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int forked(struct task_struct *child)
 {
+	__u64 made_ns = BPF_CORE_READ(child, start_time);
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_struct *child = (struct task_struct *)ctx->args[1];
 	__u64 now = bpf_ktime_get_ns();
 	struct thread *thread;
 	__u32 level;
@@ -84,8 +93,10 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (slot < 0 || !session_at(slot)->has_begun)
 		return 0;
 	thread = known_thread(task, slot, thread, now);
-	if (!thread)
+	/* The copy of this probe has nothing to do where this one has seen the child. */
+	if (!thread || thread->forked_ns == made_ns)
 		return 0;
+	thread->forked_ns = made_ns;
 	level = session_at(slot)->level;
 	/*
 	 * The child is introduced once more at its own first event, when this process may have ended and another one have
@@ -95,6 +106,18 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	emit_event(thread, NULL, BDT_OP_FORK, now, number_in(BPF_CORE_READ(child, thread_pid), level),
 		   number_in(BPF_CORE_READ(child, group_leader, thread_pid), level), 0);
 	return 0;
+}
+
+SEC("raw_tp/sched_process_fork")
+int on_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	return forked((struct task_struct *)ctx->args[1]);
+}
+
+SEC("raw_tp/sched_process_fork")
+int on_fork_copy(struct bpf_raw_tracepoint_args *ctx)
+{
+	return forked((struct task_struct *)ctx->args[1]);
 }
 
 static __always_inline bool is_kernels_own(struct task_struct *task, struct thread *thread)
@@ -108,13 +131,16 @@ static __always_inline bool is_kernels_own(struct task_struct *task, struct thre
 	return !thread && name[0] == 'i' && name[1] == 'o' && name[2] == 'u' && name[3] == '-';
 }
 
-SEC("raw_tp/sched_process_exit")
-int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
+/* Two threads that end at once may both find that nobody is left, which does no harm. */
+static __always_inline bool is_alone(struct task_struct *task)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	return !BPF_CORE_READ(task, signal, live.counter);
+}
+
+static __always_inline int exited(struct task_struct *task, bool is_last)
+{
 	__u64 now = bpf_ktime_get_ns();
 	struct thread *thread;
-	bool is_last;
 	int slot = slot_of(task, &thread);
 
 	if (slot < 0 || !session_at(slot)->has_begun || is_kernels_own(task, thread))
@@ -123,12 +149,26 @@ int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
 	thread = known_thread(task, slot, thread, now);
 	if (!thread)
 		return 0;
-	/* Two threads that end at once may both find that nobody is left, which does no harm. */
-	is_last = exit_says_last ? ctx->args[1] & 1 : !BPF_CORE_READ(task, signal, live.counter);
 	if (is_preemptible && thread->op)
 		count_lost(slot, BDT_CAUSE_PROBE_MISSED);
 	if (is_last && task->exit_code & CORE_DUMPED)
 		emit_event(thread, NULL, BDT_OP_CORE_DUMP, now, 0, 0, 0);
 	emit_event(thread, NULL, BDT_OP_EXIT, now, task->exit_code, 0, is_last ? BDT_CALL_GROUP_DEAD : 0);
 	return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int on_task_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return exited(task, exit_says_last ? ctx->args[1] & 1 : is_alone(task));
+}
+
+SEC("tp/sched/sched_process_exit")
+int on_task_exit_event(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return exited(task, is_alone(task));
 }

@@ -54,8 +54,7 @@ __u64 __noinline sum_of_iovecs(struct subject *subject, __u64 at, __u64 count, _
  */
 static __always_inline __s64 began_at(struct subject *subject, __s64 moved)
 {
-	struct file *file = (struct file *)subject->file;
-	__s64 offset = moved > 0 ? BPF_CORE_READ(file, f_pos) - moved : subject->position;
+	__s64 offset = moved > 0 ? FIELD(file, subject->file, f_pos) - moved : subject->position;
 
 	if (offset != subject->position && !(subject->flags & BDT_CALL_APPEND))
 		subject->flags |= BDT_CALL_OFFSET_SHARED;
@@ -106,7 +105,7 @@ static __always_inline void write_values(struct thread *thread)
 	values->size = sizeof(*values);
 	values->type = BDT_REC_CALL;
 	ring = ring_for_record(thread->slot);
-	if (ring && bpf_ringbuf_output(ring, values, sizeof(*values), wakeup(ring, thread->slot)))
+	if (ring && bpf_ringbuf_output(ring, values, sizeof(*values), wakeup(ring, thread->slot, thread)))
 		count_cause(thread->slot, BDT_CAUSE_RING_FULL);
 }
 

@@ -19,12 +19,15 @@ struct session {
 	/* The probes write these. */
 	uint32_t has_begun; /* the target's own program has begun */
 	uint32_t tree_changes; /* how often a directory was renamed or made: paths that were known may no longer hold */
-	uint32_t reserved;
+	uint32_t introductions; /* how often a file was introduced */
 	uint64_t root_dentry;
 	uint64_t root_mnt;
 	uint8_t wants[OPS]; /* which events are wanted */
 	struct bdt_prefix prefixes[BDT_MAX_PREFIXES]; /* as paths stand in a FILE record */
 };
+
+/* Where the counts of a session on a processor are. */
+#define COUNTS_AT(processor, slot) ((processor) * MAX_SESSIONS + SLOT(slot))
 
 /* Of one session, on one processor. */
 struct counts {

@@ -21,13 +21,11 @@ const volatile __u8 form32_of[SYSCALLS];
 const volatile struct bdt_shape shapes[OPS];
 const volatile __u32 page_shift;
 /* What this kernel can do: the loader tries it out. */
-const volatile bool has_loop; /* bpf_loop, from 5.17 on */
 const volatile bool exit_says_last; /* sched_process_exit has a second argument, from 6.13 on */
+const volatile bool is_preemptible; /* a task may lose the processor within a probe */
 /* The texts of arguments are compared by a hash that a target can't predict. */
 const volatile __u64 hash_key;
 
-/* Whether a task may lose the processor within a probe: found out by a probe, so not known before. */
-bool is_preemptible;
 /* The sessions that are traced; the loader makes and ends them. */
 struct session sessions[MAX_SESSIONS];
 /* The lowest level of a session's PID namespace; as long as there is none, no task has one so high. */
@@ -74,6 +72,31 @@ struct argument {
 
 #define ANY_NUMBER (~0U)
 
+struct identity {
+	__u64 inode;
+	__u32 device;
+	__u32 link;
+	__u32 session;
+	__u32 reserved;
+};
+
+#define WANTED_FILE 1
+#define UNWANTED_FILE 2
+
+/* What was found out of a file when its path was written. */
+struct known {
+	__u32 generation; /* the number of an inode that is gone is given to the next file; this tells them apart */
+	__u32 tree_changes; /* as many as there had been */
+	__u8 wanted; /* WANTED_FILE or UNWANTED_FILE */
+};
+
+/* The file that a thread was last seen to use, and how often its session had introduced one by then. */
+struct recent {
+	struct identity identity;
+	struct known known;
+	__u32 introductions;
+};
+
 /* What is kept of a thread of a session, from one of its events to the next. */
 struct thread {
 	__u32 session; /* the number of its session; 0: this was just made */
@@ -108,6 +131,10 @@ struct thread {
 	__u8 changed; /* a text argument was another one at the return */
 	__u8 in_root; /* openat2 with RESOLVE_IN_ROOT */
 	__u8 reserved[2];
+	__u64 forked_ns; /* when the last child was made */
+	volatile __u64 number_of; /* what was put here as a pointer comes out as a number */
+	__u32 records; /* that were written */
+	struct recent recent;
 	struct bdt_call values; /* the record that is being filled */
 	struct mapping mapping; /* that is being looked at */
 	struct piece pieces[MAX_PIECES];
@@ -141,30 +168,17 @@ struct {
 	__array(values, struct ring);
 } rings SEC(".maps");
 
+/*
+ * For each processor, an entry for each session. The loader has this in its memory: while it reads a map through a call,
+ * the kernel leaves out all probes that are perf events on that processor, also when it loses it meanwhile.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_SESSIONS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_SESSIONS); /* the loader makes room for all processors */
 	__type(key, __u32);
 	__type(value, struct counts);
 } counters SEC(".maps");
-
-struct identity {
-	__u64 inode;
-	__u32 device;
-	__u32 link;
-	__u32 session;
-	__u32 reserved;
-};
-
-#define WANTED_FILE 1
-#define UNWANTED_FILE 2
-
-/* What was found out of a file when its path was written. */
-struct known {
-	__u32 generation; /* the number of an inode that is gone is given to the next file; this tells them apart */
-	__u32 tree_changes; /* as many as there had been */
-	__u8 wanted; /* WANTED_FILE or UNWANTED_FILE */
-};
 
 /* Files whose path has been written. The least recently used goes first: then its path is written once more. */
 struct {
@@ -213,7 +227,7 @@ static __always_inline struct session *session_at(__u32 slot)
 
 static __always_inline struct counts *counts_at(__u32 slot)
 {
-	__u32 key = SLOT(slot);
+	__u32 key = COUNTS_AT(bpf_get_smp_processor_id(), slot);
 
 	return bpf_map_lookup_elem(&counters, &key);
 }
@@ -261,9 +275,15 @@ static __always_inline void *ring_at(__u32 slot)
 	return bpf_map_lookup_elem(&rings, &key);
 }
 
-/* Wake the loader when there is much to do; otherwise it looks by itself now and then. */
-static __always_inline __u64 wakeup(void *ring, __u32 slot)
+/*
+ * Wake the loader when there is much to do; otherwise it looks by itself now and then. To see how much there is takes as
+ * long as a part of the record itself, so not every record does.
+ */
+#define RECORDS_A_LOOK 16
+static __always_inline __u64 wakeup(void *ring, __u32 slot, struct thread *thread)
 {
+	if (++thread->records % RECORDS_A_LOOK)
+		return BPF_RB_NO_WAKEUP;
 	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > session_at(slot)->wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
 											      BPF_RB_NO_WAKEUP;
 }

@@ -138,11 +138,8 @@ static bool take_slot(struct target *target, uint32_t ring_bytes)
 
 static void clear_counts(struct probes *probes, uint32_t slot)
 {
-	struct counts *each = calloc(libbpf_num_possible_cpus(), sizeof(*each));
-
-	if (each)
-		bpf_map_update_elem(bpf_map__fd(probes->skeleton->maps.counters), &slot, each, BPF_ANY);
-	free(each);
+	for (uint32_t processor = 0; processor < probes->processors; processor++)
+		memset(&probes->counts[COUNTS_AT(processor, slot)], 0, sizeof(struct counts));
 }
 
 bool prepare_target(struct probes *probes, struct target *target, const struct options *options,
@@ -324,17 +321,16 @@ bool is_wanted(struct probes *probes, struct target *target, int op)
 
 struct counts read_counts(struct probes *probes, struct target *target)
 {
-	int cpus = libbpf_num_possible_cpus();
-	struct counts sum = {}, *each = calloc(cpus, sizeof(*each));
+	struct counts sum = {};
 
-	if (each && !bpf_map_lookup_elem(bpf_map__fd(probes->skeleton->maps.counters), &target->slot, each))
-		for (int i = 0; i < cpus; i++) {
-			sum.seen += each[i].seen;
-			sum.filtered += each[i].filtered;
-			for (int cause = 0; cause < BDT_CAUSES; cause++)
-				sum.by_cause[cause] += each[i].by_cause[cause];
-		}
-	free(each);
+	for (uint32_t processor = 0; processor < probes->processors; processor++) {
+		const volatile struct counts *each = &probes->counts[COUNTS_AT(processor, target->slot)];
+
+		sum.seen += each->seen;
+		sum.filtered += each->filtered;
+		for (int cause = 0; cause < BDT_CAUSES; cause++)
+			sum.by_cause[cause] += each->by_cause[cause];
+	}
 	return sum;
 }
 

@@ -125,7 +125,7 @@ static __always_inline void introduce(struct thread *thread, struct task_struct 
 	record->container_pid = number_in(BPF_CORE_READ(task, group_leader, thread_pid), level);
 	bpf_probe_read_kernel(&record->comm_low, 16, &task->comm);
 	record->started_ns = started_ns;
-	bpf_ringbuf_submit(record, wakeup(ring, thread->slot));
+	bpf_ringbuf_submit(record, wakeup(ring, thread->slot, thread));
 }
 
 /* Make what is kept of the current thread, and introduce it. A function of its own: it runs once a thread. */

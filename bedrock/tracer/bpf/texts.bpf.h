@@ -16,7 +16,7 @@ static __always_inline void emit_text(struct thread *thread, __u32 head, __u32 t
 	size = (head + (text & (MAX_PATH - 1)) + 7) & ~7u;
 	thread->scratch.head.string.size = size;
 	ring = ring_for_record(thread->slot);
-	if (ring && bpf_ringbuf_output(ring, &thread->scratch, size, wakeup(ring, thread->slot)))
+	if (ring && bpf_ringbuf_output(ring, &thread->scratch, size, wakeup(ring, thread->slot, thread)))
 		count_cause(thread->slot, BDT_CAUSE_RING_FULL);
 }
 
@@ -202,10 +202,10 @@ int __noinline emit_path(struct thread *thread, struct subject *subject, __u64 d
 /* Where a string is, whether it is a loss when it can't be read, whether it is a second one. */
 enum { FROM_KERNEL = 0, FROM_USER = 1, MAY_FAIL = 2, IS_SECOND = 4 };
 
-/* Write a string that the scratch holds the text of. ``base`` is the directory from which a second path counts, or NULL. */
-static __always_inline void emit_scratch_string(struct thread *thread, struct subject *base, __u32 tid, __u64 time_ns,
-						__u32 text, __u32 flags)
+/* Write a string that the scratch holds the text of. A second path counts from the directory in ``thread->to``. */
+static __always_inline void emit_scratch_string(struct thread *thread, __u32 tid, __u64 time_ns, __u32 text, __u32 flags)
 {
+	bool has_base = flags & BDT_TEXT_SECOND;
 	struct bdt_string *head = &thread->scratch.head.string;
 
 	head->type = BDT_REC_STRING;
@@ -213,9 +213,9 @@ static __always_inline void emit_scratch_string(struct thread *thread, struct su
 	head->time_ns = time_ns;
 	head->text_size = text;
 	head->flags = flags;
-	head->inode = base ? base->inode : 0;
-	head->device = base ? base->device : 0;
-	head->link = base ? base->link : 0;
+	head->inode = has_base ? thread->to.inode : 0;
+	head->device = has_base ? thread->to.device : 0;
+	head->link = has_base ? thread->to.link : 0;
 	emit_text(thread, sizeof(*head), text);
 }
 
@@ -241,8 +241,8 @@ static __always_inline __u32 read_string(struct thread *thread, __u64 address, _
 	return size > 0 ? size - 1 : 0;
 }
 
-/* Read a string and write it. ``base`` may be NULL; it is the directory from which a second path counts. */
-int __noinline emit_string(struct thread *thread, struct subject *base, __u64 address, __u32 kind)
+/* Read a string and write it. */
+int __noinline emit_string(struct thread *thread, __u64 address, __u32 kind)
 {
 	__u32 flags = kind & IS_SECOND ? BDT_TEXT_SECOND : 0, text;
 
@@ -253,7 +253,7 @@ int __noinline emit_string(struct thread *thread, struct subject *base, __u64 ad
 		count_cause(thread->slot, BDT_CAUSE_READ_FAULT);
 	if (flags & BDT_TEXT_CUT)
 		count_cause(thread->slot, BDT_CAUSE_STRING_CUT);
-	emit_scratch_string(thread, base, bpf_get_current_task_btf()->pid, thread->time_ns, text, flags);
+	emit_scratch_string(thread, bpf_get_current_task_btf()->pid, thread->time_ns, text, flags);
 	return 0;
 }
 

@@ -103,7 +103,7 @@ static __always_inline void emit_paths(struct thread *thread, struct request *re
 	if (session_at(thread->slot)->mode != BDT_MODE_EVENTS)
 		return;
 	bpf_probe_read_kernel(&first, 1, (void *)paths->first);
-	emit_string(thread, NULL, paths->first, FROM_KERNEL);
+	emit_string(thread, paths->first, FROM_KERNEL);
 	note_base(thread, &request->subject, first, paths->base);
 	if (!paths->second)
 		return;
@@ -111,7 +111,7 @@ static __always_inline void emit_paths(struct thread *thread, struct request *re
 	forget(&thread->to);
 	if (paths->second_base != NO_PATH)
 		note_base(thread, &thread->to, first, paths->second_base);
-	emit_string(thread, &thread->to, paths->second, FROM_KERNEL | IS_SECOND);
+	emit_string(thread, paths->second, FROM_KERNEL | IS_SECOND);
 }
 
 /* Write a request that has ended. ``thread`` is whoever's context this is: it lends the room. */
@@ -273,6 +273,25 @@ int on_uring_submit(struct bpf_raw_tracepoint_args *ctx)
 	return submitted(ctx->args[0]);
 }
 
+/* Before 6.3 the tracepoint of a submission had this name. */
+SEC("raw_tp/io_uring_submit_sqe")
+int on_uring_submit_sqe(struct bpf_raw_tracepoint_args *ctx)
+{
+	return submitted(ctx->args[0]);
+}
+
+struct request_event {
+	__u64 common;
+	__u64 ring;
+	__u64 request;
+};
+
+SEC("tp/io_uring/io_uring_submit_req")
+int on_uring_submit_event(struct request_event *ctx)
+{
+	return submitted(ctx->request);
+}
+
 /* What a request came to. ``thread`` is kept of whichever task this runs in. */
 int __noinline completed(struct thread *thread, struct request *request, __u64 key)
 {
@@ -313,13 +332,11 @@ int __noinline completed(struct thread *thread, struct request *request, __u64 k
 }
 
 /* A completion may come in any task's context; what is known of the request's own is in the map. */
-SEC("raw_tp/io_uring_complete")
-int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int finished(__u64 key)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct request *request;
 	struct thread *thread;
-	__u64 key = ctx->args[1];
 
 	if (lowest_level == ~0U || !key)
 		return 0;
@@ -353,9 +370,14 @@ int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Before 6.3 the tracepoint of a submission had this name. */
-SEC("raw_tp/io_uring_submit_sqe")
-int on_uring_submit_sqe(struct bpf_raw_tracepoint_args *ctx)
+SEC("raw_tp/io_uring_complete")
+int on_uring_complete(struct bpf_raw_tracepoint_args *ctx)
 {
-	return submitted(ctx->args[0]);
+	return finished(ctx->args[1]);
+}
+
+SEC("tp/io_uring/io_uring_complete")
+int on_uring_complete_event(struct request_event *ctx)
+{
+	return finished(ctx->request);
 }

@@ -1,11 +1,9 @@
-"""The Go fleet's packets, and our own, on a real DEALER socket."""
+"""Packets of nodes that name no protocol, and of our own, on a real DEALER socket."""
 
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from base64 import b64decode
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,50 +11,15 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from nodes import open_node
 
 from bedrock.api import dispatch
 from bedrock.api.service import Api
 from bedrock.client import Client
-from bedrock.concurrency.sockets import DealerSocket, open_dealer
 from bedrock.lifecycle import Outcome
 from bedrock.model import LogsState, Reason, Session, Status, TraceState, Verdict
 
 _NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-class Node:
-    """Speaks the protocol byte by byte."""
-
-    def __init__(self, socket: DealerSocket, name: str) -> None:
-        self.socket = socket
-        self.name = name
-        self._sequence = 0
-
-    async def raw(self, data: bytes) -> bytes:
-        with trio.fail_after(10):
-            await self.socket.wait_connected()
-            self.socket.send([data])
-            return (await self.socket.receive_batch())[0][-1]
-
-    async def poll(self, *events: tuple[str, str, bytes], **headers: str) -> Any:
-        packet = {
-            "headers": {"sender": self.name, **headers},
-            "events": [
-                {"headers": {"event_type": kind, "session_id": session}, "payload": b64encode(payload).decode()}
-                for kind, session, payload in events
-            ],
-        }
-        return json.loads(await self.raw(json.dumps(packet).encode()))
-
-    async def own_poll(self, *events: tuple[str, str, bytes], **headers: str) -> Any:
-        self._sequence += 1
-        return await self.poll(*events, protocol="2", seq=str(self._sequence), slots="2", boot="b", **headers)
-
-
-@asynccontextmanager
-async def open_node(api: Api, name: str) -> AsyncIterator[Node]:
-    async with open_dealer(api.socket_endpoint, identity=name.encode()) as socket:
-        yield Node(socket, name)
 
 
 def kinds(answer: Any) -> list[tuple[str, str]]:
@@ -65,22 +28,21 @@ def kinds(answer: Any) -> list[tuple[str, str]]:
 
 async def get(client: Client, session: Session) -> Session:
     found = await client.get(session.id)
-    assert found is not None
     return found.session
 
 
-async def test_a_go_node_gets_its_whole_list_at_once_and_reports_as_it_always_did(api: Api, client: Client) -> None:
-    async with open_node(api, "go-1") as node:
+async def test_a_node_that_names_no_protocol_gets_its_whole_list_at_once(api: Api, client: Client) -> None:
+    async with open_node(api.socket_endpoint, "plain") as node:
         assert (await node.poll())["events"] == []
         session = await client.create("nginx:stable", "nginx -g 'daemon off;'", ttl="24h")
-        assert session.dockerd_id == "go-1"
+        assert session.dockerd_id == "plain"
         for _ in range(2):  # it is told until it reports
             answer = await node.poll()
             assert answer["headers"] == {"sender": "api"}
             assert kinds(answer) == [("session_start", session.id)]
             order = json.loads(b64decode(answer["events"][0]["payload"]))
             assert order["image"] == "nginx:stable"
-            assert order["command"] == ["nginx", "-g", "daemon off;"]
+            assert order["command"] == "nginx -g daemon off;"
             assert order["ttl"] == 24 * 3600 * 10**9
         assert kinds(await node.poll(("session_running", session.id, b""))) == []
         assert (await get(client, session)).status is Status.RUNNING
@@ -93,8 +55,8 @@ async def test_a_go_node_gets_its_whole_list_at_once_and_reports_as_it_always_di
 
 
 @pytest.mark.parametrize(("kind", "status"), [("session_end", Status.FINISHED), ("session_failed", Status.FAILED)])
-async def test_an_end_of_a_go_node_ends_the_session(api: Api, client: Client, kind: str, status: Status) -> None:
-    async with open_node(api, "go-1") as node:
+async def test_an_end_without_particulars_ends_the_session(api: Api, client: Client, kind: str, status: Status) -> None:
+    async with open_node(api.socket_endpoint, "plain") as node:
         await node.poll()
         session = await client.create("busybox", "true", ttl="1m")
         answer = await node.poll(("session_running", session.id, b""), (kind, session.id, b""))
@@ -104,7 +66,7 @@ async def test_an_end_of_a_go_node_ends_the_session(api: Api, client: Client, ki
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"headers": {}, "events": []}', b'{ "events": null }'])
 async def test_an_empty_packet_is_echoed(api: Api, data: bytes) -> None:
-    async with open_node(api, "x") as node:
+    async with open_node(api.socket_endpoint, "x") as node:
         assert await node.raw(data) == data
 
 
@@ -127,7 +89,7 @@ async def test_an_empty_packet_is_echoed(api: Api, data: bytes) -> None:
 async def test_a_packet_that_can_t_be_used_is_answered_counted_and_never_fatal(
     api: Api, client: Client, data: bytes, words: str
 ) -> None:
-    async with open_node(api, "x") as node:
+    async with open_node(api.socket_endpoint, "x") as node:
         answer = json.loads(await node.raw(data))
         assert words in answer["headers"]["error"]
         assert (await node.poll())["events"] == []
@@ -151,7 +113,7 @@ _END = b'{"status":"finished","reason":"exit","message":"%s","finished_at":"%s"%
 async def test_an_end_that_can_not_be_read_ends_its_session_alone_and_is_not_stored(
     api: Api, client: Client, payload: bytes, words: str
 ) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         await node.own_poll(full="true")
         first, second = [await client.create("busybox", "true", ttl="1m") for _ in range(2)]
         answer = await node.own_poll(
@@ -167,7 +129,7 @@ async def test_an_end_that_can_not_be_read_ends_its_session_alone_and_is_not_sto
 
 
 async def test_a_message_of_any_length_is_cut_short_and_its_session_ends(api: Api, client: Client) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         await node.own_poll(full="true")
         session = await client.create("busybox", "true", ttl="1m")
         progress = b'{"message":"%s"}' % (b"x" * 1_500_000)
@@ -185,7 +147,7 @@ async def test_a_defect_that_one_packet_hits_upon_ends_neither_the_api_nor_other
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
-    async with open_node(api, "a") as node, open_node(api, "b") as other:
+    async with open_node(api.socket_endpoint, "a") as node, open_node(api.socket_endpoint, "b") as other:
         with monkeypatch.context() as broken:
             broken.setattr(dispatch, "read_poll", fail)
             assert "could not handle the packet" in (await node.own_poll())["headers"]["error"]
@@ -196,7 +158,7 @@ async def test_a_defect_that_one_packet_hits_upon_ends_neither_the_api_nor_other
 async def test_unknown_events_and_foreign_sessions_are_ignored_and_a_good_one_beside_them_counts(
     api: Api, client: Client
 ) -> None:
-    async with open_node(api, "a") as first, open_node(api, "b") as second:
+    async with open_node(api.socket_endpoint, "a") as first, open_node(api.socket_endpoint, "b") as second:
         await first.own_poll()
         session = await client.create("busybox", "true", ttl="1m")
         assert session.dockerd_id == "a"
@@ -209,7 +171,7 @@ async def test_unknown_events_and_foreign_sessions_are_ignored_and_a_good_one_be
 
 
 async def test_a_waiting_poll_is_answered_the_moment_there_is_work(api: Api, client: Client) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         first = await node.own_poll(full="true")
         headers = first["headers"]
         seen = {"api_boot": headers["api_boot"], "seen": headers["revision"], "wait": "60s"}
@@ -236,7 +198,7 @@ async def test_a_waiting_poll_is_answered_the_moment_there_is_work(api: Api, cli
 async def test_orders_that_are_too_large_for_one_answer_come_in_several(
     api: Api, client: Client, is_ours: bool
 ) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         slots = {"protocol": "2", "slots": "200", "boot": "b"} if is_ours else {}
         first = await node.poll(**slots, **({"full": "true"} if is_ours else {}))
         seen = {"api_boot": first["headers"]["api_boot"], "seen": first["headers"]["revision"]} if is_ours else {}
@@ -255,7 +217,7 @@ async def test_orders_that_are_too_large_for_one_answer_come_in_several(
 
 
 async def test_a_newer_poll_ends_the_wait_of_the_one_before(api: Api) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         await node.own_poll(full="true")
         with trio.fail_after(10):
             node.socket.send([b'{"headers":{"sender":"a","protocol":"2","seq":"1","wait":"60s"}}'])
@@ -270,7 +232,7 @@ async def test_slots_are_kept_and_those_who_wait_come_first(api: Api, client: Cl
     waiting = [await client.create("busybox", "true", ttl="1m") for _ in range(3)]
     assert {session.dockerd_id for session in waiting} == {None}
     assert "no DockerD is alive" in waiting[0].message
-    async with open_node(api, "a") as node:  # with two slots
+    async with open_node(api.socket_endpoint, "a") as node:  # with two slots
         await node.own_poll(full="true")
         with trio.fail_after(10):
             while [(await get(client, session)).dockerd_id for session in waiting] != ["a", "a", None]:
@@ -296,7 +258,7 @@ async def test_slots_are_kept_and_those_who_wait_come_first(api: Api, client: Cl
 
 
 async def test_a_session_that_a_full_report_does_not_name_is_lost(api: Api, client: Client) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         await node.own_poll(full="true")
         session = await client.create("busybox", "true", ttl="1m")
         await node.own_poll(("session_running", session.id, b""))
@@ -307,7 +269,7 @@ async def test_a_session_that_a_full_report_does_not_name_is_lost(api: Api, clie
 
 async def test_a_session_that_the_store_does_not_know_is_stopped_where_it_runs(api: Api) -> None:
     unknown = "01a20a5a-f1dc-771c-a61f-2efdc4734108"
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         answer = await node.own_poll(("session_running", unknown, b""), full="true")
         assert kinds(answer) == [("session_stopped", unknown)]
         answer = await node.own_poll(("session_end", unknown, b""))
@@ -315,7 +277,7 @@ async def test_a_session_that_the_store_does_not_know_is_stopped_where_it_runs(a
 
 
 async def test_a_stop_and_an_end_at_once_leave_one_terminal_status(api: Api, client: Client) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         await node.own_poll(full="true")
         for _ in range(30):
             session = await client.create("busybox", "true", ttl="1m")

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from bedrock.concurrency.threads import ThreadStream, open_thread_stream
+from bedrock.concurrency.threads import ThreadStream, open_thread_stream, run_closable
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -207,3 +207,39 @@ async def test_readers_take_nothing_from_the_threads_that_everybody_shares() -> 
         assert source.reader is not None
         assert source.reader.name == "a source"
         assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+
+
+async def test_a_closable_call_returns_what_its_function_returns_and_closes() -> None:
+    closed: list[bool] = []
+    assert await run_closable(lambda: 7, lambda: closed.append(True), name="test") == 7
+    assert closed == [True]
+
+
+async def test_a_closable_call_raises_what_its_function_raises() -> None:
+    def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await run_closable(fail, lambda: None, name="test")
+
+
+async def test_a_closable_call_that_is_cancelled_is_closed_and_its_thread_gone() -> None:
+    begun, closing, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        closing.wait()
+        ended.set()
+        raise ValueError("the connection was closed")
+
+    with trio.fail_after(10), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel_when_begun() -> None:
+                await trio.to_thread.run_sync(begun.wait)
+                scope.cancel()
+
+            nursery.start_soon(cancel_when_begun)
+            await run_closable(wait, closing.set, name="test")
+    assert scope.cancelled_caught
+    assert ended.is_set()

@@ -43,7 +43,6 @@ async def wait_home(client: Client, session_id: str) -> None:
     with trio.fail_after(100):
         while True:
             found = await client.get(session_id)
-            assert found is not None
             if found.session.logs.state is LogsState.COMPLETE:
                 return
             await trio.sleep(0.05)

@@ -17,9 +17,9 @@ import pytest
 from traces import call, end, file, process, sample, start, text_record, trace
 
 from bedrock.errors import InvalidInput
+from bedrock.trace.blocks import TraceError
 from bedrock.trace.events import read_events
 from bedrock.trace.export import Format, export, parse_format
-from bedrock.trace.layouts import TraceError
 from bedrock.trace.schema import COLUMNS
 from bedrock.tracer.format import RecordType
 from bedrock.tracer.operations import Op

@@ -10,8 +10,9 @@ import pytest
 from traces import WITH_OFFSET, call, end, file, process, sample, start, text_record
 
 from bedrock.trace.diff import compare
+from bedrock.trace.image_files import ImageFiles, read_image_files, write_image_files
 from bedrock.trace.page import page_of
-from bedrock.trace.report import ImageFiles, Report, read_image_files, report_of, write_image_files
+from bedrock.trace.report import Report, report_of
 from bedrock.trace.summary import summarise
 from bedrock.tracer.format import RecordType
 from bedrock.tracer.operations import Op

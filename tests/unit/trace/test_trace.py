@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from traces import HAS_FILE, call, end, file, header, process, record, sample, start, text_record, trace
 
 from bedrock.model import TraceState
+from bedrock.trace.blocks import TraceError
 from bedrock.trace.decode import Trace
 from bedrock.trace.events import format_event, read_events
-from bedrock.trace.layouts import TraceError
 from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
 from bedrock.trace.verdict import TracerReport, judge, read_report

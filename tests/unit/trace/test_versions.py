@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from traces import header
 
+from bedrock.trace.blocks import TraceError
 from bedrock.trace.decode import Trace
 from bedrock.trace.events import read_events
-from bedrock.trace.layouts import TraceError
 from bedrock.trace.summary import TraceSummary, summarise
 from bedrock.tracer.format import VERSION
 

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* Whether a task can lose the processor within a probe. */
-#pragma once
-
+/* Whether a task can lose the processor within a probe: a program of its own, since it decides which others are loaded. */
 #include "loops.bpf.h"
 
 /*
@@ -43,3 +41,5 @@ int look(struct bpf_raw_tracepoint_args *ctx)
 	lost_processor = it.is_lost;
 	return 0;
 }
+
+char _license[] SEC("license") = "Dual BSD/GPL";

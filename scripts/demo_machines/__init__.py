@@ -1,0 +1,1 @@
+"""scripts/demo in virtual machines of Debian's releases."""
