@@ -37,7 +37,10 @@ async def open_bedrock(settings: Settings) -> AsyncIterator[str]:
         carrier = await stack.enter_async_context(open_filemd(settings))
         await stack.enter_async_context(_bringing_home(carrier))
         await stack.enter_async_context(open_dockerd(settings, stops_sessions=True))
-        yield api.url
+        try:
+            yield api.url
+        finally:
+            api.leaving.set()
 
 
 @asynccontextmanager

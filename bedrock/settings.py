@@ -162,6 +162,9 @@ class DockerdSettings:
     bedrock_tracer_image: str = _setting(OWN_IMAGE, _text, "The image that traces.")
     slots: int = _setting("8", _positive, "Sessions this node runs at once.")
     docker_host: str = _setting("unix:///var/run/docker.sock", _text, "Address of the Docker Engine.")
+    engine_timeout: float = _setting(
+        "10m", _seconds, "How long a session that has not started waits for a Docker Engine that is away."
+    )
     stop_grace: float = _setting("10s", _seconds, "Time between SIGTERM and SIGKILL when a session is stopped.")
     pull_timeout: float = _setting("30m", _seconds, "How long pulling an image may take.")
     tracer_timeout: float = _setting("60s", _seconds, "How long the tracer may take to start, and to drain at the end.")

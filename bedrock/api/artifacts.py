@@ -28,6 +28,7 @@ _MAX_NAME_BYTES = 200
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 256 << 10
 _THREADS = 8
+_CLEAN_UP_S = 10.0
 
 
 class StorageFull(BedrockError):
@@ -137,7 +138,7 @@ class ArtifactDir:
                     file.close()
                 temporary.unlink(missing_ok=True)
 
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(_CLEAN_UP_S, shield=True):
                 await trio.to_thread.run_sync(clean_up, limiter=self._limiter)
 
     async def read(self, session_id: SessionId, filename: str, start: int, end: int) -> AsyncIterator[bytes]:

@@ -103,7 +103,7 @@ class _Connection(TrioASGIHTTPConnection):
         async def send_whole(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 # The server answers the last message with a disconnect, which cancels us in the middle of it.
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(_CHUNK_S, shield=True):
                     await send(message)
             else:
                 await send(message)

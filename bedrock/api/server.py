@@ -19,7 +19,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -39,6 +39,7 @@ _MAX_HEADER_BYTES = 32 << 10
 _IDLE_S = 30.0
 _WRITE_S = 60.0  # for one chunk, so this is the slowest reader that is served
 _LINGER_S = 1.0
+_CLOSE_S = 5.0  # closing a connection, or restarting its idle timer, which wait for nothing but other tasks of ours
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
     b"Content-Type: application/problem+json\r\nContent-Length: 93\r\n\r\n"
@@ -94,6 +95,7 @@ class _Connection(TCPServer):
         super().__init__(server.app, server.config, server.context, ConnectionState({}), cast("Any", stream))
         self._reader_scope = trio.CancelScope()
         self._is_closing = False
+        self._is_over = False
 
     async def run(self) -> None:
         try:
@@ -109,6 +111,9 @@ class _Connection(TCPServer):
                 await self.protocol.initiate()
                 await self.idle_task.restart(task_group, self._idle_timeout)
                 await self._read_data()
+                # Hypercorn lets the timer of an idle connection run on, and the connection stays open until it ends.
+                self._is_over = True
+                await self.idle_task.stop()
         except OSError:
             return  # the client has gone
         except Exception as error:
@@ -123,9 +128,11 @@ class _Connection(TCPServer):
             if event.data:
                 await self._write(event.data)
             return
+        if isinstance(event, Updated) and self._is_over:
+            return
         # Quart-Trio cancels the task that is just closing the connection or restarting the idle timer, as soon as the
         # response is complete; shielded, both come to their end.
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(_CLOSE_S, shield=True):
             await super().protocol_send(event)
 
     async def _write(self, data: bytes) -> None:
@@ -145,11 +152,18 @@ class _Connection(TCPServer):
                     data = await self.stream.receive_some(MAX_RECV)
                 except (trio.ClosedResourceError, trio.BrokenResourceError):
                     break
+                if data and await self._has_left():
+                    break
                 if not self._is_closing:
                     await self.protocol.handle(RawData(bytes(data)))
                 if not data:
                     break
         await self.protocol.handle(Closed())
+
+    async def _has_left(self) -> bool:
+        """Whether the client has closed its side behind what was read last: whoever does so waits for no answer."""
+        raw = self.stream.socket
+        return raw.is_readable() and not await raw.recv(1, stdlib_socket.MSG_PEEK)
 
     async def _close(self) -> None:
         """Say that no more will come, and leave the client a moment to read it.

@@ -23,10 +23,11 @@ log = structlog.get_logger(__name__)
 
 
 class Api(NamedTuple):
-    """Where a running API can be reached."""
+    """Where a running API can be reached. Whoever ends what it works for sets ``leaving``."""
 
     url: str
     socket_endpoint: str
+    leaving: trio.Event
 
 
 @asynccontextmanager
@@ -44,7 +45,11 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
         )
         artifacts = ArtifactDir(settings.common.data_dir / "api" / "artifacts")
         stopping = trio.Event()
-        app = make_app(coordinator, artifacts, max_upload=own.max_upload, stopping=stopping)
+        leaving = trio.Event()
+        parts = {"the store": coordinator.sessions.check, "the nodes' socket": dispatcher.check}
+        app = make_app(
+            coordinator, artifacts, parts=parts, max_upload=own.max_upload, stopping=stopping, leaving=leaving
+        )
         server = await stack.enter_async_context(
             open_http_server(
                 app,
@@ -56,4 +61,4 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
             )
         )
         log.info("API ready", url=server.url, nodes=dispatcher.endpoint)
-        yield Api(server.url, dispatcher.endpoint)
+        yield Api(server.url, dispatcher.endpoint, leaving)

@@ -1,7 +1,6 @@
 """After a restart: which sessions this node has, and at which step each of them is.
 
-The containers and the volumes are the truth; nothing else is remembered. The decision itself is a pure function of what
-was found.
+The containers and the volumes are the truth; nothing else is remembered.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from bedrock.dockerd.containers import LABEL_NODE, Pair, host_tracer_prefix
+from bedrock.dockerd.containers import LABEL_NODE, host_tracer_prefix
 from bedrock.dockerd.engine import Engine
-from bedrock.dockerd.engine_values import ContainerMissing, ContainerState
-from bedrock.dockerd.session import Step
-from bedrock.dockerd.tracing import report_of
+from bedrock.dockerd.steps import Step, find_step
 from bedrock.errors import InvalidInput
 from bedrock.model import NodeName, SessionId, parse_session_id
 from bedrock.volume import OrderRecord, SessionVolume
@@ -33,18 +30,6 @@ class Adopted(NamedTuple):
     step: Step
 
 
-def choose_step(*, is_over: bool, target: ContainerState | None, gate_was_opened: bool) -> Step:
-    """Return the step at which a session goes on.
-
-    A target that was never started may be made again; one that was started never is, so that no session runs twice.
-    """
-    if is_over:
-        return Step.SETTLE
-    if target is None or target.status == "created":
-        return Step.PREPARE
-    return Step.WATCH if gate_was_opened else Step.OPEN_GATE
-
-
 async def find_adoptable(engine: Engine, node: NodeName, volumes_dir: Path) -> list[Adopted]:
     """Look at this node's locked volumes and their containers, and remove what belongs to none of them.
 
@@ -52,29 +37,11 @@ async def find_adoptable(engine: Engine, node: NodeName, volumes_dir: Path) -> l
     """
     found = []
     for record, volume in await trio.to_thread.run_sync(lambda: list(_locked_volumes(node, volumes_dir))):
-        pair = Pair(record.session_id)
-        target = await _look(engine, pair.target)
-        report = await trio.to_thread.run_sync(report_of, volume)
-        step = choose_step(
-            is_over=volume.read_ending() is not None or volume.read_session() is not None,
-            target=target,
-            gate_was_opened=report is not None and report.started_at is not None,
-        )
-        if step is Step.PREPARE:
-            # Its containers, if there are any, have run nothing; they are made anew with the volume.
-            await engine.remove(pair.target)
-            await engine.remove(pair.tracer)
+        step = await find_step(engine, volume)
         found.append(Adopted(record, volume, step))
         log.info("session adopted", session=record.session_id, step=step.name.lower())
     await _remove_orphans(engine, node, {item.record.session_id for item in found})
     return found
-
-
-async def _look(engine: Engine, container: str) -> ContainerState | None:
-    try:
-        return await engine.inspect(container)
-    except ContainerMissing:
-        return None
 
 
 async def _remove_orphans(engine: Engine, node: NodeName, known: set[SessionId]) -> None:

@@ -14,7 +14,9 @@ import structlog
 import trio
 
 from bedrock.concurrency.service_nursery import ServiceNursery
-from bedrock.dockerd.session import Host, SessionRun, Step
+from bedrock.dockerd.host import Host
+from bedrock.dockerd.session import SessionRun
+from bedrock.dockerd.steps import Step
 from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
 from bedrock.model import Reason, SessionId, Status, parse_session_id, utc_now

@@ -9,15 +9,13 @@ they queue here; and a lost engine shows itself as one of a dozen exceptions, wh
 
 from __future__ import annotations
 
-import io
 import tarfile
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import docker
 import docker.auth
@@ -26,9 +24,9 @@ import docker.types
 import msgspec
 import requests
 import trio
-import urllib3.exceptions
 
 from bedrock.concurrency.threads import ThreadStream, open_thread_stream, run_closable
+from bedrock.dockerd.engine_calls import Chunks, EngineCalls, StreamHandle, broken_lines, translated
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
     ContainerPlan,
@@ -42,157 +40,12 @@ from bedrock.dockerd.engine_values import (
 from bedrock.dockerd.output_stream import OutputStream, Sink, attach, open_log
 from bedrock.trace.paths import text_of
 
-_T = TypeVar("_T")
-
-# More starts at once than the machine has cores only make each of them slower.
-_STARTS_AT_ONCE = 3
-_CALLS_AT_ONCE = 16
-_CALL_TIMEOUT_S = 120
-# A call that takes longer than its connection may be silent is given up all the same.
-_CALL_LIMIT_S = _CALL_TIMEOUT_S + 10.0
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 2000
 
 
-@contextmanager
-def _translated(missing: type[EngineError] = EngineError) -> Iterator[None]:
-    """Turn what the SDK raises into our errors. ``missing`` is raised for a 404."""
-    try:
-        yield
-    except docker.errors.ImageNotFound as error:
-        raise ImageMissing(_sentence(error)) from None
-    except docker.errors.NotFound as error:
-        raise missing(_sentence(error)) from None
-    except docker.errors.APIError as error:
-        raise EngineError(_sentence(error)) from None
-    except (
-        requests.exceptions.RequestException,
-        urllib3.exceptions.HTTPError,
-        docker.errors.DockerException,
-        ConnectionError,
-    ) as error:
-        raise EngineUnavailable(f"the Docker Engine can't be reached: {error}") from None
-
-
-def _sentence(error: docker.errors.APIError) -> str:
-    return str(error.explanation or error)
-
-
-class _StreamHandle:
-    """Lets one thread end a stream that another one is reading. ``close`` may come before the stream is there."""
-
-    def __init__(self, client: docker.APIClient) -> None:
-        self._client = client
-        self._lock = threading.Lock()
-        self._stream: docker.types.CancellableStream[Any] | None = None
-        self._closed = False
-
-    def watch(self, stream: docker.types.CancellableStream[Any]) -> docker.types.CancellableStream[Any]:
-        with self._lock:
-            self._stream = stream
-            if self._closed:
-                stream.close()
-        return stream
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._stream is not None:
-                self._stream.close()
-        self._client.close()
-
-
-class _Chunks(io.RawIOBase):
-    """Chunks that come one after the other, as a file to read from."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = next(self._chunks, b"")
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
-
-
-class Engine:
-    """One Docker Engine. Made by :func:`open_engine`; every method raises :class:`EngineError` or a kind of it.
-
-    A cancelled call returns when the engine has answered, or after :meth:`hurry`: whether it took effect is then
-    unknown, as it is after :class:`EngineUnavailable`, so callers name what they create and look it up by name.
-    """
-
-    def __init__(self, base_url: str, api_version: str) -> None:
-        self._base_url = base_url
-        self._api_version = api_version
-        self._idle: list[docker.APIClient] = []
-        self._calls = trio.CapacityLimiter(_CALLS_AT_ONCE)
-        self._starts = trio.CapacityLimiter(_STARTS_AT_ONCE)
-        self._limit_s = _CALL_LIMIT_S
-        self._under_way: set[trio.CancelScope] = set()
-
-    def hurry(self, limit_s: float) -> None:
-        """Let no call take longer than ``limit_s`` seconds from now on, those that are under way included."""
-        self._limit_s = limit_s
-        for scope in self._under_way:
-            scope.deadline = min(scope.deadline, trio.current_time() + limit_s)
-
-    def _client(self, timeout_s: int | None = _CALL_TIMEOUT_S) -> docker.APIClient:
-        # The stubs don't know that None means no limit.
-        return docker.APIClient(self._base_url, version=self._api_version, timeout=cast("int", timeout_s))
-
-    async def _call(
-        self,
-        function: Callable[[docker.APIClient], _T],
-        *,
-        limiter: trio.CapacityLimiter | None = None,
-        missing: type[EngineError] = EngineError,
-    ) -> _T:
-        def work() -> _T:
-            with _translated(missing):
-                client = self._idle.pop() if self._idle else self._client()
-                result = function(client)
-                self._idle.append(client)  # not after an error: its connection may be in an unknown state
-                return result
-
-        async with limiter or self._calls:
-            # A call that is under way is waited for, since what it does would otherwise happen behind our back.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limit_s) as scope:
-                self._under_way.add(scope)
-                try:
-                    return await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-                finally:
-                    self._under_way.discard(scope)
-        raise EngineUnavailable(f"the Docker Engine did not answer within {self._limit_s:g} s")
-
-    async def _read(
-        self,
-        function: Callable[[docker.APIClient], _T],
-        *,
-        limiter: trio.CapacityLimiter,
-        missing: type[EngineError],
-        waits: bool,
-    ) -> _T:
-        """Call what takes long, reading piece by piece, and ends with the next piece when it is cancelled.
-
-        ``function`` calls :func:`trio.from_thread.check_cancelled` before it does anything with a piece. That it has
-        ended is waited for where it has something to clean up (``waits``).
-        """
-
-        def work() -> _T:
-            with _translated(missing):
-                client = self._client()
-                try:
-                    return function(client)
-                finally:
-                    client.close()
-
-        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=not waits)
+class Engine(EngineCalls):
+    """One Docker Engine. Made by :func:`open_engine`; every method raises :class:`EngineError` or a kind of it."""
 
     async def info(self) -> dict[str, Any]:
         """The engine's description of itself and of its host."""
@@ -217,10 +70,10 @@ class Engine:
         """Fetch an image; the stream gives the engine's progress messages. Leaving it ends the fetch."""
         client = self._client(timeout_s=None)
         repository, tag = split_image_name(name)
-        handle = _StreamHandle(client)
+        handle = StreamHandle(client)
 
         def messages() -> Iterator[dict[str, Any]]:
-            with _translated(ImageMissing):
+            with translated(ImageMissing), broken_lines():
                 # The SDK's own pull() gives a stream that nobody can close from outside, so the request is made here.
                 registry, _ = docker.auth.resolve_repository_name(repository)
                 header = docker.auth.get_config_header(client, registry)
@@ -363,7 +216,7 @@ class Engine:
 
     async def _open_output(self, function: Callable[[docker.APIClient, str], OutputStream], name: str) -> OutputStream:
         def work() -> OutputStream:
-            with _translated(ContainerMissing):
+            with translated(ContainerMissing):
                 stream = function(self._client(timeout_s=None), name)
             try:
                 trio.from_thread.check_cancelled()
@@ -373,7 +226,9 @@ class Engine:
                 raise
             return stream
 
-        return await trio.to_thread.run_sync(work, limiter=self._calls, abandon_on_cancel=True)
+        with trio.move_on_after(self._limit_s):
+            return await trio.to_thread.run_sync(work, limiter=self._calls, abandon_on_cancel=True)
+        raise EngineUnavailable(f"the Docker Engine did not answer within {self._limit_s:g} s")
 
     async def read_output(self, stream: OutputStream, sink: Sink) -> bool:
         """Hand what is in ``stream`` to ``sink``, in a thread of its own, and close it; see :meth:`OutputStream.read`.
@@ -382,7 +237,7 @@ class Engine:
         """
 
         def work() -> bool:
-            with _translated():
+            with translated():
                 return stream.read(sink)
 
         return await run_closable(work, stream.close, name="output")
@@ -409,7 +264,7 @@ class Engine:
         def work(client: docker.APIClient) -> list[tuple[str, int]]:
             created = client.create_container(image, command=["-"], name=name, labels=dict(labels))
             try:
-                with tarfile.open(fileobj=_Chunks(client.export(created["Id"])), mode="r|") as archive:
+                with tarfile.open(fileobj=Chunks(client.export(created["Id"])), mode="r|") as archive:
                     found = []
                     for member in archive:
                         trio.from_thread.check_cancelled()
@@ -437,11 +292,11 @@ class Engine:
             "label": [f"{key}={value}" for key, value in labels.items()],
         }
 
-        handle = _StreamHandle(client)
+        handle = StreamHandle(client)
 
         def events() -> Iterator[dict[str, Any]]:
             since = datetime.now(UTC).timestamp() - 2
-            with _translated():
+            with translated(), broken_lines():
                 yield from handle.watch(client.events(since=int(since), filters=filters, decode=True))
 
         return open_thread_stream(events, handle.close, name="engine events", max_buffer=10_000)
@@ -470,7 +325,7 @@ async def open_engine(docker_host: str) -> AsyncIterator[Engine]:
     """Connect to the engine at ``docker_host`` and agree on an API version. Raises :class:`EngineUnavailable`."""
 
     def negotiate() -> str:
-        with _translated():
+        with translated():
             client = docker.APIClient(docker_host, version="auto", timeout=10)
             try:
                 return str(client.api_version)
@@ -481,5 +336,4 @@ async def open_engine(docker_host: str) -> AsyncIterator[Engine]:
     try:
         yield engine
     finally:
-        for client in engine._idle:
-            client.close()
+        engine.close()

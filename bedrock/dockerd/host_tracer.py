@@ -91,6 +91,7 @@ class HostTracer:
                 await self._ready.wait()
             running = self._current
             if running is None:
+                await self._engine.ping()  # one that is away is waited for by whoever called us
                 raise HostTracerFailed(
                     self._failure or f"the tracer was not ready within {self._start_timeout_s:.0f} s"
                 )
@@ -103,8 +104,9 @@ class HostTracer:
             except TracerRefused as error:
                 raise HostTracerFailed(f"the tracer failed: {error}") from None
             except TracerAway as error:
-                # It died a moment ago; the next one is on its way.
+                # It died a moment ago; the next one is on its way, unless it died with its engine.
                 log.warning("the tracer can't be asked", session=session_id, error=str(error))
+                await self._engine.ping()
             with trio.move_on_after(self._start_timeout_s):
                 await running.gone.wait()
         raise HostTracerFailed("the tracer died, and the one after it as well")
@@ -208,7 +210,11 @@ class HostTracer:
                 if self._current is None:
                     try:
                         running = await self._start()
-                    except (EngineError, HostTracerFailed) as error:
+                    except EngineUnavailable:
+                        await self._engine.wait_back()
+                        await trio.sleep(next(delays))
+                        continue
+                    except (EngineError, HostTracerFailed, OSError) as error:
                         self._failure = str(error)
                         log.error("the tracer of this host can't be started", error=str(error))
                         # Whoever waits is told; those who come later wait for the next try.
@@ -269,13 +275,18 @@ class HostTracer:
     async def _bury(self, running: _Running) -> None:
         """Wait for a tracer's end, and remove what is left of it; only then may the next one have its name."""
         await self._watch.wait_end(running.name)
+        said = ""
         while True:
             try:
                 said = await self._engine.tail(running.name)
                 await self._engine.remove(running.name)
                 break
             except EngineUnavailable:
-                await trio.sleep(1)
+                await self._engine.wait_back()
+            except EngineError as error:
+                # The next one is started under the same name, and can't be before this one is gone.
+                log.warning("a tracer that has ended can't be removed", tracer=running.name, error=str(error))
+                break
         if self._current is running:
             log.error("the tracer of this host died; its sessions' traces are partial", tracer=running.name, said=said)
             self._current = None

@@ -63,7 +63,11 @@ class Images:
                 pull.scope.cancel()
         if pull.error is not None:
             raise pull.error
-        return await self._engine.image(name)
+        try:
+            return await self._engine.image(name)
+        except ImageMissing:
+            # The stream of an engine that goes away ends as one does that is complete.
+            raise EngineUnavailable(f"pulling {name} broke off") from None
 
     async def _run(self, name: str, pull: _Pull) -> None:
         try:
@@ -78,6 +82,10 @@ class Images:
                     pull.error = PullFailed(f"pulling {name} took longer than {self._pull_timeout_s:.0f} s")
                 except EngineError as error:
                     pull.error = error
+                except Exception as error:
+                    # A defect in this must not take the node down.
+                    log.exception("pulling an image failed", image=name)
+                    pull.error = PullFailed(f"pulling {name} failed: {error!r}")
         finally:
             if self._pulls.get(name) is pull:
                 del self._pulls[name]

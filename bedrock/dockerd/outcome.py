@@ -5,9 +5,33 @@ from __future__ import annotations
 import signal
 from datetime import datetime
 
-from bedrock.dockerd.engine_values import ContainerState
+from bedrock.dockerd.engine_values import ContainerState, ImageMissing, PullFailed
+from bedrock.dockerd.tracing import TracerFailed
 from bedrock.lifecycle import Ending, Outcome
 from bedrock.model import Reason, Status, Verdict, utc_now
+
+_REASONS = {
+    ImageMissing: Reason.IMAGE_NOT_FOUND,
+    PullFailed: Reason.PULL_ERROR,
+    TracerFailed: Reason.TRACER_ERROR,
+}
+
+
+class NeverRan(Exception):
+    """The target's own program could not be started, through its own fault."""
+
+    def __init__(self, message: str, *, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def ending_of_error(error: Exception) -> Ending:
+    """Judge a session that could not be started."""
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return Ending(Status.FAILED, reason, str(error))
+    exit_code = error.exit_code if isinstance(error, NeverRan) else None
+    return Ending(Status.FAILED, Reason.CREATE_ERROR, str(error), exit_code)
 
 
 def ending_of_exit(target: ContainerState) -> Ending:

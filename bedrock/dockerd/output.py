@@ -18,7 +18,7 @@ import trio
 from bedrock.concurrency.service import backoff_delays
 from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
-from bedrock.dockerd.engine_values import ContainerMissing, EngineError
+from bedrock.dockerd.engine_values import ContainerMissing, EngineError, EngineUnavailable
 from bedrock.dockerd.output_files import OutputFiles, Replay
 from bedrock.dockerd.output_stream import STDERR_FRAME, STDOUT_FRAME, OutputStream
 from bedrock.model import Output
@@ -97,6 +97,8 @@ class SessionOutput:
                     self._is_whole = await (self._resume() if stream is None else self._read_attached(stream))
                 except ContainerMissing:
                     self._has_holes = self._is_whole = True
+                except EngineUnavailable:
+                    await self._engine.wait_back()
                 except EngineError as error:
                     log.warning("the output of a container can't be read", container=self._container, error=str(error))
                 if not self._is_whole:

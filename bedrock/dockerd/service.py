@@ -15,13 +15,13 @@ from bedrock.dockerd.adopt import find_adoptable
 from bedrock.dockerd.agent import Agent
 from bedrock.dockerd.containers import LABEL_NODE, ForeignNeeds
 from bedrock.dockerd.engine import open_engine
+from bedrock.dockerd.host import Host
 from bedrock.dockerd.host_tracer import open_host_tracer
 from bedrock.dockerd.image_files import open_image_listings
 from bedrock.dockerd.images import open_images
 from bedrock.dockerd.ledger import open_ledger
 from bedrock.dockerd.output import open_outputs
 from bedrock.dockerd.poll import Poller
-from bedrock.dockerd.session import Host
 from bedrock.dockerd.tracing import tracer_image
 from bedrock.dockerd.watch import open_watch
 from bedrock.model import TraceSpec
@@ -89,6 +89,7 @@ async def open_dockerd(settings: Settings, *, stops_sessions: bool = False) -> A
             host_tracer=host_tracer,
             ledger=await open_ledger(directory / "ended"),
             stop_grace_s=own.stop_grace,
+            engine_timeout_s=own.engine_timeout,
             tracer_timeout_s=own.tracer_timeout,
             tracer_ring_bytes=own.tracer_ring,
             tracing=TraceSpec(mode=own.trace_mode, max_size=own.trace_max_size),

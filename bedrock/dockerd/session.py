@@ -7,7 +7,6 @@ session enters here again at the step that the host shows it to be in.
 
 from __future__ import annotations
 
-import enum
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,44 +17,37 @@ import structlog
 import trio
 
 from bedrock.concurrency.groups import first_member, members
-from bedrock.concurrency.inotify import Inotify
 from bedrock.concurrency.race import all_of, first_of
+from bedrock.concurrency.service import backoff_delays
 from bedrock.dockerd.containers import (
     LABEL_NODE,
     LABEL_SESSION,
     LABEL_STOP_SIGNAL,
-    ForeignNeeds,
     Pair,
     target_plan,
 )
-from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import (
     ContainerMissing,
     ContainerState,
     EngineError,
     EngineUnavailable,
     ImageInfo,
-    ImageMissing,
-    PullFailed,
 )
-from bedrock.dockerd.host_tracer import HostTracer
-from bedrock.dockerd.image_files import ImageListings
-from bedrock.dockerd.images import Images
-from bedrock.dockerd.ledger import Ledger
-from bedrock.dockerd.outcome import ending_of_exit, make_outcome
-from bedrock.dockerd.output import Outputs, SessionOutput
-from bedrock.dockerd.session_tracing import ForeignTracing, HostTracing, NoTracing, SessionTracing
-from bedrock.dockerd.tracing import TracerFailed, TracerImage, report_of, verdict_of, wait_gate_open
-from bedrock.dockerd.watch import ContainerWatch
+from bedrock.dockerd.host import Host
+from bedrock.dockerd.outcome import NeverRan, ending_of_error, ending_of_exit, make_outcome
+from bedrock.dockerd.output import SessionOutput
+from bedrock.dockerd.steps import Step, find_step
+from bedrock.dockerd.tracing import TracerFailed, report_of, verdict_of, wait_gate_open
 from bedrock.duration import format_duration
 from bedrock.lifecycle import Ending, Outcome
-from bedrock.model import NodeName, Output, Reason, SessionId, Status, TraceMode, TraceSpec, utc_now
+from bedrock.model import Output, Reason, SessionId, Status, utc_now
 from bedrock.trace.verdict import TracerReport
 from bedrock.volume import IMAGE_FILES, OrderRecord, SessionRecord, SessionVolume
 
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 5.0  # of a session under which the engine went away
 _KILL_S = 15.0  # between SIGKILL and the engine saying that the container has ended
 # What a look at a container may take, for a session that is overdue when it is adopted.
 _LAST_LOOK_S = 0.5
@@ -63,61 +55,6 @@ _LISTING_S = 10.0  # what a session waits for the list of its image's files, whi
 _OUTPUT_S = 60.0  # bringing home what an ended container has printed, which after a restart is a reading of its log
 _LAST_OUTPUT_S = 1.0  # the same when there is a hurry
 _COLLECT_S = 900.0  # collecting and hashing what a session has written, which may be gigabytes
-
-
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What every session of this host shares."""
-
-    node: NodeName
-    engine: Engine
-    engine_version: str
-    kernel: str
-    images: Images
-    listings: ImageListings
-    watch: ContainerWatch
-    inotify: Inotify
-    tracer: TracerImage
-    host_tracer: HostTracer | None  # None where the tracer is of another make
-    ledger: Ledger
-    stop_grace_s: float
-    tracer_timeout_s: float
-    tracer_ring_bytes: int
-    outputs: Outputs
-    max_output: int  # where a session names none
-    tracing: TraceSpec  # what is used where a session does not say
-    foreign: ForeignNeeds
-    foreign_delay_s: float
-
-    def tracing_of(self, wanted: TraceSpec) -> TraceSpec:
-        """How a session is traced: as it wants, and where it does not say as this node is set up."""
-        return msgspec.structs.replace(
-            wanted,
-            mode=wanted.mode or self.tracing.mode,
-            max_size=self.tracing.max_size if wanted.max_size is None else wanted.max_size,
-        )
-
-    def trace(self, record: OrderRecord, volume: SessionVolume) -> SessionTracing:
-        """What traces a session."""
-        if record.order.trace.mode is TraceMode.OFF:
-            return NoTracing(self.engine, record, volume)
-        if self.host_tracer is not None:
-            return HostTracing(
-                self.host_tracer, record, volume, self.inotify, ring_bytes=self.tracer_ring_bytes,
-                drain_timeout_s=self.tracer_timeout_s,
-            )  # fmt: skip
-        return ForeignTracing(
-            self.engine, self.watch, self.tracer.info, record, volume, inotify=self.inotify, needs=self.foreign,
-            ready_delay_s=self.foreign_delay_s, drain_timeout_s=self.tracer_timeout_s,
-        )  # fmt: skip
-
-
-class Step(enum.IntEnum):
-    """Where a session enters :meth:`SessionRun.run`."""
-
-    PREPARE = 1
-    OPEN_GATE = 2  # the target is held at the gate, which has not been seen open
-    WATCH = 3  # the target's own program runs, or has run
-    SETTLE = 4  # why it is over is written down
 
 
 class SessionRun:
@@ -140,6 +77,7 @@ class SessionRun:
         self._stop_reason: Reason | None = None
         self._stop_scope = trio.CancelScope()
         self._hurry = trio.Event()
+        self._engine_patience_s = host.engine_timeout_s
         self._output: SessionOutput | None = None
         self._losses: list[str] = []
 
@@ -165,6 +103,11 @@ class SessionRun:
             try:
                 with trio.fail_after(self._teardown_limit_s):
                     return await self._settle(ending)
+            except EngineUnavailable:
+                if ending is not None and self.started_at is None:
+                    # Nothing that the engine has to say can change how this one ended.
+                    await self._tell_early(ending)
+                await self._host.engine.wait_back()
             except (EngineError, OSError, trio.TooSlowError) as error:
                 log.error("tearing the session down failed; trying again", error=str(error))
             await trio.sleep(_RETRY_S)
@@ -182,32 +125,62 @@ class SessionRun:
     async def _live(self, step: Step) -> Ending:
         """Steps 1 to 5: until it is known how the session ends. The containers may still run then."""
         with self._stop_scope:
-            try:
-                if step > Step.PREPARE:
-                    self._output = self._host.outputs.resume(self._pair.target, self._volume, self._max_output)
-                if step <= Step.PREPARE:
-                    await self._prepare_volume()
-                    await self._create_containers(await self._ensure_image())
-                    await self._start_target()
-                if step <= Step.OPEN_GATE:
-                    await self._tracing.start()
-                    await self._wait_gate()
-                return await self._watch_until_end()
-            except ImageMissing as error:
-                return Ending(Status.FAILED, Reason.IMAGE_NOT_FOUND, str(error))
-            except PullFailed as error:
-                return Ending(Status.FAILED, Reason.PULL_ERROR, str(error))
-            except TracerFailed as error:
-                return Ending(Status.FAILED, Reason.TRACER_ERROR, str(error))
-            except _NeverRan as error:
-                return Ending(Status.FAILED, Reason.CREATE_ERROR, str(error), exit_code=error.exit_code)
-            except EngineUnavailable as error:
-                return Ending(Status.FAILED, Reason.RUNTIME_ERROR, str(error))
-            except EngineError as error:
-                return Ending(Status.FAILED, Reason.CREATE_ERROR, str(error))
+            delays = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S)
+            while True:
+                try:
+                    return await self._go_on(step)
+                except EngineUnavailable as error:
+                    log.warning("the engine went away under the session", error=str(error))
+                    away = str(error)
+                except (TracerFailed, NeverRan, EngineError) as error:
+                    return ending_of_error(error)
+                # What was under way may have been done or not: the engine will say when it is back.
+                found = await self._find_step(away)
+                if found is None:
+                    limit = format_duration(int(self._host.engine_timeout_s * 1e9))
+                    message = f"the Docker Engine was away for longer than {limit} before the session had started"
+                    return Ending(Status.FAILED, Reason.RUNTIME_ERROR, message)
+                step = found
+                await trio.sleep(next(delays))
         if self._stop_reason is Reason.SHUTDOWN:
             return Ending(Status.STOPPED, Reason.SHUTDOWN, "stopped because its node was shut down")
         return Ending(Status.STOPPED, Reason.STOP_REQUEST, "stopped on request")
+
+    async def _go_on(self, step: Step) -> Ending:
+        if step > Step.PREPARE and self._output is None:
+            self._output = self._resume_output()
+        if step <= Step.PREPARE:
+            await self._prepare_volume()
+            await self._create_containers(await self._ensure_image())
+            await self._start_target()
+        if step <= Step.OPEN_GATE:
+            await self._tracing.start()
+            await self._wait_gate()
+        return await self._watch_until_end()
+
+    async def _find_step(self, away: str) -> Step | None:
+        """Wait for an engine that is away; return where the session goes on.
+
+        None: the session has not started, and has waited for long enough, all its waits taken together.
+        """
+        if self.started_at is not None:
+            return await self._ask_step()
+        self._report(f"waiting for the Docker Engine: {away}")
+        begin = trio.current_time()
+        with trio.move_on_after(self._engine_patience_s):
+            step = await self._ask_step()
+            self._engine_patience_s -= trio.current_time() - begin
+            return step
+        return None
+
+    async def _ask_step(self) -> Step:
+        while True:
+            await self._host.engine.wait_back()
+            try:
+                return await find_step(self._host.engine, self._volume)
+            except EngineError as error:
+                log.warning("an engine that is back does not say what it has of the session", error=str(error))
+                await trio.sleep(_RETRY_S)
 
     async def _prepare_volume(self) -> None:
         self._report("preparing")
@@ -225,17 +198,20 @@ class SessionRun:
         self._report("creating containers")
         target = target_plan(self._record, self._volume, image)
         if not (target.command or target.entrypoint):
-            raise _NeverRan("no command was given, and the image has none of its own", exit_code=None)
+            raise NeverRan("no command was given, and the image has none of its own", exit_code=None)
         try:
             await all_of(lambda: self._host.engine.create(target), self._tracing.prepare)
         except BaseExceptionGroup as group:
             # Several have failed, or one has and then we were cancelled: one of these decides what becomes of us.
             cancelled, errors = group.split(trio.Cancelled)
             log.error("creating containers failed", errors=[str(error) for error in members(errors or group)])
-            raise first_member(cancelled or group) from group
+            away = group.subgroup(EngineUnavailable)
+            raise first_member(cancelled or away or group) from group
 
     async def _start_target(self) -> None:
         self._report("starting")
+        if self._output is not None:  # of a container that was made before the engine went away
+            await self._output.end()
         self._output = await self._host.outputs.begin(self._pair.target, self._volume, self._max_output)
         await self._host.engine.start(self._pair.target)
 
@@ -255,7 +231,7 @@ class SessionRun:
         if report.state == "failed":
             raise TracerFailed(f"the tracer failed: {report.error}")
         if report.state == "exec_failed":
-            raise _NeverRan(report.error or "the command could not be started", exit_code=report.exit_code)
+            raise NeverRan(report.error or "the command could not be started", exit_code=report.exit_code)
 
     async def _after_end_of(self, wait: Callable[[], Awaitable[object]]) -> TracerReport | None:
         """The target or its tracer has ended too early: what the tracer wrote last may still be on its way."""
@@ -301,6 +277,13 @@ class SessionRun:
         await trio.to_thread.run_sync(self._volume.unlock)
         log.info("session ended", status=session.outcome.status, reason=session.outcome.reason)
         return session.outcome
+
+    async def _tell_early(self, ending: Ending) -> None:
+        """Report the end while what is left of the session can't be removed yet."""
+        verdict = await trio.to_thread.run_sync(verdict_of, self._volume)
+        with suppress(OSError):  # then it is reported when all of it is written down
+            await self._host.ledger.add(self.id, make_outcome(ending, None, None, verdict))
+        self._on_change(self.id)
 
     def _decide(self, ending: Ending | None) -> Ending:
         """Write down why the session is over, unless that has been done: what was decided first stands.
@@ -359,7 +342,7 @@ class SessionRun:
         is_started = container is not None and container.status != "created"
         if self._output is None and is_started:
             # Why it is over had been decided before this DockerD took the session up.
-            self._output = self._host.outputs.resume(self._pair.target, self._volume, self._max_output)
+            self._output = self._resume_output()
         if self._output is None:
             return None
         if is_started:
@@ -369,6 +352,9 @@ class SessionRun:
                 await self._output.wait()
         output = await self._output.end()
         return output if is_started else None
+
+    def _resume_output(self) -> SessionOutput:
+        return self._host.outputs.resume(self._pair.target, self._volume, self._max_output)
 
     async def _stop_target(self) -> ContainerState | None:
         """SIGTERM (or the image's own stop signal), grace, SIGKILL. Returns the container's last state."""
@@ -395,11 +381,3 @@ class SessionRun:
     def _report(self, progress: str) -> None:
         self.progress = progress
         self._on_change(self.id)
-
-
-class _NeverRan(Exception):
-    """The target's own program could not be started, through its own fault."""
-
-    def __init__(self, message: str, *, exit_code: int | None) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code

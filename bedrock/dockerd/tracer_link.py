@@ -79,4 +79,8 @@ async def _read_answer(connection: trio.socket.SocketType) -> str:
 
 async def look(path: Path) -> TracerLook:
     """Ask a tracer what it traces and what it can see. Raises as :func:`ask` does."""
-    return msgspec.json.decode(await ask(path, ["look"]), type=TracerLook)
+    answer = await ask(path, ["look"])
+    try:
+        return msgspec.json.decode(answer, type=TracerLook)
+    except msgspec.DecodeError as error:
+        raise TracerRefused(f"the tracer's answer can't be read: {error}") from None

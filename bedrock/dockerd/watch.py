@@ -21,6 +21,7 @@ from bedrock.dockerd.engine_values import ContainerMissing, ContainerState, Engi
 log = structlog.get_logger(__name__)
 
 _SAFETY_INTERVAL_S = 30.0
+_RETRY_S = 1.0
 
 
 class ContainerWatch:
@@ -43,9 +44,12 @@ class ContainerWatch:
                     state = await self._engine.inspect(container)
                 except ContainerMissing:
                     return None
-                except EngineUnavailable as error:
+                except EngineUnavailable:
+                    await self._engine.wait_back()
+                    continue
+                except EngineError as error:
                     log.warning("a container can't be looked at", container=container, error=str(error))
-                    await trio.sleep(1)
+                    await trio.sleep(_RETRY_S)
                     continue
                 if state.has_ended:
                     return state
@@ -75,6 +79,8 @@ class ContainerWatch:
                         for event in batch.items:
                             actor = event.get("Actor", {})
                             self._hint(actor.get("ID", ""), actor.get("Attributes", {}).get("name", ""))
+            except EngineUnavailable:
+                await self._engine.wait_back()
             except EngineError as error:
                 log.warning("the engine's events can't be followed", error=str(error))
             self._hint(*list(self._hints))

@@ -21,11 +21,14 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from bedrock.concurrency.groups import lone_error_unwrapped
 from bedrock.kv.errors import translate
-from bedrock.kv.interface import Commit, Entry, KVStore, Scan, StoreClosed
+from bedrock.kv.interface import Commit, Entry, KVStore, Scan, StoreClosed, StoreUnavailable
 from bedrock.kv.schema import apply_commit, migrate, read_many, read_revision, read_scan, write_revision
 from bedrock.kv.sqlite import BUSY_TIMEOUT_MS
 
 _T = TypeVar("_T")
+
+_TRANSACTION_S = 30.0
+_DISPOSE_S = 5.0
 
 
 class AsyncStore(KVStore):
@@ -70,10 +73,12 @@ class AsyncStore(KVStore):
                 raise StoreClosed
             try:
                 # Once begun, a transaction is brought to its end: half of one would hold the only connection.
-                with trio.CancelScope(shield=True):
+                with trio.fail_after(_TRANSACTION_S, shield=True):
                     result: _T = await trio_asyncio.aio_as_trio(work)()
             except SQLAlchemyError as error:
                 raise translate(error) from None
+            except trio.TooSlowError:
+                raise StoreUnavailable(f"the store did not answer within {_TRANSACTION_S:.0f} s") from None
             return result
 
 
@@ -111,7 +116,7 @@ async def open_aiosqlite(path: Path) -> AsyncIterator[AsyncStore]:
             await store._run(migrate)
             yield store
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(_DISPOSE_S, shield=True):
                 async with store._turn:
                     store._is_closed = True
                     await trio_asyncio.aio_as_trio(engine.dispose)()

@@ -1,0 +1,89 @@
+"""A Docker Engine of a test's own, to be killed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import docker
+import docker.errors
+import requests
+
+_READY_S = 60.0
+
+
+class OwnEngine:
+    """An engine with its own data, beside that of the other tests. Its containers have no network."""
+
+    def __init__(self) -> None:
+        # Short, since the names of sockets below it may have 107 bytes.
+        self._root = Path(tempfile.mkdtemp(prefix="bd-"))
+        self.address = f"unix://{self._root}/sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        # Where process 1 reaps nobody, the engine takes the zombie of its predecessor's containerd for alive.
+        (self._root / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+        with (self._root / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    # In a network of its own: an engine without a bridge removes that of the others.
+                    *("unshare", "--net", "dockerd", "--host", self.address, "--pidfile", f"{self._root}/pid"),
+                    *("--data-root", f"{self._root}/data", "--exec-root", f"{self._root}/exec"),
+                    *("--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"),
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self.client().close()
+                return
+            except (docker.errors.DockerException, requests.exceptions.RequestException):
+                time.sleep(0.05)
+        raise AssertionError(f"the engine did not start:\n{(self._root / 'log').read_text()[-4000:]}")
+
+    def client(self) -> docker.DockerClient:
+        return docker.DockerClient(self.address, version="auto", timeout=30)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def copy_image(self, name: str) -> None:
+        """Take an image over from the engine of the other tests."""
+        source, own = docker.from_env(), self.client()
+        own.images.load(b"".join(source.images.get(name).save(named=True)))
+        source.close()
+        own.close()
+
+    def leftovers(self) -> list[str]:
+        """The names of all containers and volumes that it has."""
+        own = self.client()
+        found = [item.name for item in own.containers.list(all=True)] + [item.name for item in own.volumes.list()]
+        own.close()
+        return sorted(map(str, found))
+
+    def close(self) -> None:
+        """End it with all that it has."""
+        if self._process is not None and self._process.poll() is None:
+            own = self.client()
+            for container in own.containers.list(all=True):
+                container.remove(force=True)
+            own.close()
+            self._process.terminate()
+            self._process.wait(timeout=30)
+        subprocess.run(["umount", "--lazy", f"{self._root}/data"], capture_output=True, check=False)
+        shutil.rmtree(self._root, ignore_errors=True)
