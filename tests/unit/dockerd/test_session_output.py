@@ -40,6 +40,9 @@ class ScriptedEngine:
             finished_at=None, labels={}, image_id="2",
         )  # fmt: skip
 
+    async def wait_back(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def attach_output(self, _container: str) -> Any:
         await trio.lowlevel.checkpoint()
         return _Opened(_next(self._attached))
