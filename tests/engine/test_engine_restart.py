@@ -75,14 +75,12 @@ async def test_an_engine_that_is_killed_three_times_costs_the_sessions_that_ran_
             ended.append(await finished(client, session))
         for session in ended:
             said = await content(client, session, "stdout.log")
-            if session.status is Status.FINISHED:
-                # What was printed while there was no engine is lost, and the engine does not say so.
-                assert b"begin\nend\n".startswith(said)
-            else:
+            # What was printed while there was no engine is lost, and the engine does not say so.
+            assert b"begin\nend\n".startswith(said)
+            if session.status is not Status.FINISHED:
                 # Only what was being run when an engine died may have failed, and only as itself.
                 assert session.status is Status.FAILED
                 assert session.reason in {Reason.EXIT, Reason.TRACER_ERROR}, session
-                assert said in {b"", b"begin\n"}, (session, said)
     finished_well = sum(session.status is Status.FINISHED for session in ended)
     assert finished_well >= _SESSIONS - 3 * 4
     assert engine.leftovers() == [name for name in engine.leftovers() if name.startswith("bedrock-tracer-alpha-")]
