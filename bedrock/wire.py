@@ -13,7 +13,6 @@ all that it has to do, its commands are one string, and the API ends its session
 from __future__ import annotations
 
 import enum
-import shlex
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from bedrock.errors import BedrockError
 from bedrock.lifecycle import Outcome
 from bedrock.model import Count, TraceSpec
 from bedrock.untrusted import MalformedJson, decode_json, shortened
+from bedrock.words import split_words
 
 PROTOCOL_VERSION = "2"
 MAX_PACKET_BYTES = 16 << 20
@@ -179,18 +179,16 @@ def decode_payload(event: Event, kind: type[_P]) -> _P:
 def decode_order(event: Event) -> StartOrder:
     """Return the order of a ``session_start``; a command in one string is split as a shell splits words.
 
-    Raises :class:`PacketError` when it does not fit.
+    Raises :class:`PacketError`, and nothing else, unless it fits.
     """
     order = decode_payload(event, _AnyOrder)
     words: list[str] | str = order.command
     if isinstance(words, str):
         try:
-            words = shlex.split(words)
+            words = split_words(words)
         except ValueError as error:
             raise PacketError(f"payload of {event.event_type}: command can't be split: {error}") from None
-    return StartOrder(
-        image=order.image, command=words, ttl=order.ttl, init=order.init, trace=order.trace, max_output=order.max_output
-    )
+    return StartOrder(**{**msgspec.structs.asdict(order), "command": words})
 
 
 def _event(raw: _RawEvent, index: int) -> Event:

@@ -8,7 +8,9 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install_packages PACKAGE...: those that are missing, from Debian.
+# install_packages PACKAGE...: those that are missing, from Debian. Its lists are fetched once in a run: that takes longer
+# than a small package does.
+HAS_LISTS=
 install_packages() {
     local missing=() package
     for package in "$@"; do
@@ -17,9 +19,10 @@ install_packages() {
     [ ${#missing[@]} -eq 0 ] && return
     command -v apt-get >/dev/null || die "this is no Debian: install ${missing[*]} (or what they are called here) by hand"
     say "installing ${missing[*]}"
-    as_root env DEBIAN_FRONTEND=noninteractive sh -c '
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"' sh "${missing[@]}" >/dev/null ||
-        die "apt-get could not install ${missing[*]}; its message is above"
+    as_root env DEBIAN_FRONTEND=noninteractive HAS_LISTS="$HAS_LISTS" sh -c '
+        { [ -n "$HAS_LISTS" ] || apt-get update -qq; } && apt-get install -y -qq --no-install-recommends "$@"' \
+        sh "${missing[@]}" >/dev/null || die "apt-get could not install ${missing[*]}; its message is above"
+    HAS_LISTS=yes
 }
 
 # ensure_environment [EXTRA]: the environment in .venv with an extra of pyproject.toml, which is [dev] where none is given
@@ -34,7 +37,8 @@ ensure_environment() {
         "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
         say "making the environment in .venv"
         "$python" -m venv .venv
-        .venv/bin/pip install --quiet --disable-pip-version-check --editable ".$extra" ||
+        # Two thirds of pip's time would go into compiling all modules; Python compiles those that are used.
+        .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --editable ".$extra" ||
             die "pip could not install the dependencies; its message is above"
         printf '%s' "$wanted$extra" >"$stamp"
     fi

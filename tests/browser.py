@@ -131,7 +131,7 @@ class Browser:
 
 
 @asynccontextmanager
-async def open_browser(page: Path, *, limit_s: float = 30) -> AsyncIterator[Browser]:
+async def open_browser(page: Path, *, limit_s: float = 90) -> AsyncIterator[Browser]:
     """Open the file ``page`` and yield once its script has come to its end."""
     to_browser, ours_out = os.pipe()
     ours_in, from_browser = os.pipe()

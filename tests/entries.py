@@ -7,6 +7,7 @@ and atheris (``scripts/fuzz``) look for inputs with which one raises something e
 from __future__ import annotations
 
 import contextlib
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC
 
@@ -29,9 +30,8 @@ from bedrock.wire import (
     Event,
     EventType,
     PacketError,
-    StartOrder,
+    decode_order,
     decode_packet,
-    decode_payload,
     encode_packet,
 )
 
@@ -54,7 +54,7 @@ def payload(data: bytes) -> None:
             elif kind is EventType.PROGRESS:
                 progress_of(event)
             elif kind is EventType.START:
-                assert 0 <= decode_payload(event, StartOrder).ttl <= MAX_NS
+                assert 0 <= decode_order(event).ttl <= MAX_NS
             else:
                 outcome = outcome_of(event, is_ours=True)
                 assert outcome.finished_at.tzinfo is UTC
@@ -121,3 +121,32 @@ ENTRIES: dict[str, Callable[[bytes], None]] = {
     "text": text,
     "upload": upload,
 }
+
+_OUTCOME = (
+    b'{"status":"finished","reason":"exit","message":"m","finished_at":"2026-01-02T03:04:05Z","exit_code":0,'
+    b'"started_at":"2026-01-02T03:04:05Z","trace":{"state":"lossy","seen":2,"events":1,"lost":{"ring_full":1}}}'
+)
+_ORDER = (
+    b'{"image":"a","command":["b"],"ttl":1000,"init":true,"trace":{"mode":"events","paths":["/a"],"classes":["data"]}}'
+)
+# Where a search begins: what is taken.
+SEEDS: dict[str, list[bytes]] = {
+    "packet": [
+        b'{"headers":{"sender":"a","protocol":"2","boot":"b","seq":"1","slots":"2","wait":"1m","full":"true"},'
+        b'"events":[{"headers":{"event_type":"session_end","session_id":"01a20a5a-f1dc-771c-a61f-2efdc4734108"},'
+        b'"payload":"' + b64encode(_OUTCOME) + b'"}]}',
+    ],
+    "payload": [_OUTCOME, _ORDER, b'{"message":"m"}', b'{"started_at":"2026-01-02T03:04:05Z"}'],
+    "body": [
+        b'{"image":"a/b:1","ttl":"1h30m","command":"a \'b\' \\"c\\\\d\\"","init":true,"labels":{"a":"b"},'
+        b'"trace":{"mode":"events","paths":["/a"],"classes":["data"],"max_size":"1MiB"}}',
+        b'{"status":"stopped"}',
+    ],
+    "manifest": [b'{"session_id":"a","files":[{"filename":"f","size":1,"sha256":"0"}],"trace":{"state":"partial"}}'],
+    "text": [b"1h30m", b"12MiB", b"01a20a5a-f1dc-771c-a61f-2efdc4734108", b"a.log", b"0-5", b"a 'b' \"c\\d\"", b"a=b",
+             b"localhost:5000/a/b_c:1@sha256:" + b"0" * 64],
+    "upload": [
+        b"multipart/form-data; boundary=b\n--b\r\n"
+        b'Content-Disposition: form-data; name="f"; filename="a"\r\n\r\ncontent\r\n--b--\r\n'
+    ],
+}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,16 +17,17 @@ from bedrock.api.asgi import BedrockQuart, make_quart
 from bedrock.api.coordinator import Coordinator
 from bedrock.api.problems import Problem, install_error_handlers
 from bedrock.api.ranges import RangeNotSatisfiable, parse_range
+from bedrock.api.readiness import Check, check_parts
 from bedrock.api.sessions import SessionPage
 from bedrock.api.traces import TraceReader
 from bedrock.api.uploads import Uploads
 from bedrock.concurrency.race import first_of
 from bedrock.errors import BedrockError, InvalidInput
-from bedrock.model import LogsState, Session, SessionId, StoredFile, TraceState, parse_session_id
+from bedrock.model import FILES_SETTLED_AFTER_S, Session, SessionId, StoredFile, TraceState, parse_session_id
 from bedrock.trace.export import CONTENT_TYPES, SUFFIXES, Format, parse_format
 from bedrock.volume import IMAGE_FILES, TRACE_FILE
 
-_PAGE = 200
+_PAGE = 500
 _MAX_LIMIT = 1_000
 _MAX_WAIT_S = 60.0
 _CONTENT_TYPES = {"log": "text/plain; charset=utf-8", "json": "application/json"}
@@ -55,19 +56,21 @@ def make_app(
     coordinator: Coordinator,
     artifacts: ArtifactDir,
     *,
+    parts: Mapping[str, Check],
     max_upload: int,
     stopping: trio.Event,
     leaving: trio.Event,
 ) -> BedrockQuart:
     """Return the application for one coordinator. Handlers that wait end when ``stopping`` is set.
 
-    It is no longer ready when ``leaving`` is set: what it works for is being ended.
+    ``parts`` are what ``/readyz`` asks, by their names: each returns soon, or raises, or hangs. It is no longer ready
+    when ``leaving`` is set: what it works for is being ended.
     """
     app = make_quart("bedrock", max_body_bytes=max_upload)
     install_error_handlers(app)
     _add_session_routes(app, coordinator, artifacts, stopping)
     _add_file_routes(app, coordinator, artifacts, stopping)
-    _add_service_routes(app, coordinator, leaving)
+    _add_service_routes(app, coordinator, parts, leaving)
     return app
 
 
@@ -99,7 +102,7 @@ def _add_session_routes(
 
         if "limit" in query:
             found = await page(requests.parse_limit(query["limit"], maximum=_MAX_LIMIT), after)
-            response = json_response([coordinator.present(item) for item in found.sessions])
+            response = json_response(coordinator.present_all(found.sessions))
             if found.after is not None:
                 kept = [(name, text) for name, text in query.items(multi=True) if name != "after"]
                 response.headers["Link"] = f'<{_url_with([*kept, ("after", found.after)])}>; rel="next"'
@@ -111,8 +114,9 @@ def _add_session_routes(
         async def stream() -> AsyncIterator[bytes]:
             found, separator = first, b"["
             while True:
-                for session in found.sessions:
-                    yield separator + msgspec.json.encode(coordinator.present(session))
+                if found.sessions:  # not so where the last of them has been deleted since the page before
+                    # In one piece, which costs the server as much as encoding a hundred sessions, however long it is.
+                    yield separator + b",".join(map(msgspec.json.encode, coordinator.present_all(found.sessions)))
                     separator = b","
                 if found.after is None:
                     yield b"[]" if separator == b"[" else b"]"
@@ -263,7 +267,9 @@ def _add_file_routes(app: BedrockQuart, coordinator: Coordinator, artifacts: Art
         )
 
 
-def _add_service_routes(app: BedrockQuart, coordinator: Coordinator, leaving: trio.Event) -> None:
+def _add_service_routes(
+    app: BedrockQuart, coordinator: Coordinator, parts: Mapping[str, Check], leaving: trio.Event
+) -> None:
     """The fleet, and what operators and their machines ask."""
 
     @app.get("/api/nodes")
@@ -282,7 +288,7 @@ def _add_service_routes(app: BedrockQuart, coordinator: Coordinator, leaving: tr
     async def ready() -> Response:
         if leaving.is_set():
             raise Problem(503, "Bedrock is being stopped, or a part of it has died")
-        await coordinator.sessions.check()
+        await check_parts(parts)
         return Response("OK", content_type="text/plain")
 
     @app.get("/metrics")
@@ -295,16 +301,19 @@ async def _find_file(
     coordinator: Coordinator, session_id: SessionId, name: str, stopping: trio.Event | None
 ) -> StoredFile:
     """Return a stored file. With ``stopping`` one that is still to come is waited for, until that is set."""
+    unchanged_s = 0.0
     while True:
         with coordinator.watching(session_id) as changed:
             session, _ = await coordinator.get(session_id)
             item = await coordinator.sessions.file(session_id, name)
             if item is not None:
                 return item
-            is_over = session.logs.state in {LogsState.COMPLETE, LogsState.NONE}
+            is_over = session.has_all_files(unchanged_s)
             if stopping is None or stopping.is_set() or is_over:
                 raise Problem(404, _why_missing(session, name, is_over=is_over))
-            await first_of(changed.wait, stopping.wait)
+            with trio.move_on_after(FILES_SETTLED_AFTER_S) as unchanged:
+                await first_of(changed.wait, stopping.wait)
+            unchanged_s = FILES_SETTLED_AFTER_S if unchanged.cancelled_caught else 0
 
 
 def _why_missing(session: Session, name: str, *, is_over: bool) -> str:

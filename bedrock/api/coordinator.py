@@ -8,7 +8,7 @@ must act, and the clients that watch.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import partial
@@ -93,14 +93,22 @@ class Coordinator:
 
     def present(self, session: Session) -> Session:
         """Add what is known but not stored to a session."""
-        if session.status is not Status.PENDING:
-            return session
-        if session.dockerd_id is None:
-            alive = any(self.fleet.is_alive(node) for node in self.fleet)
-            message = "waiting for a free slot" if alive else "waiting for a node: no DockerD is alive"
-        else:
-            message = self._progress.get(session.id) or f"waiting for {session.dockerd_id}"
-        return msgspec.structs.replace(session, message=message)
+        return self.present_all([session])[0]
+
+    def present_all(self, sessions: Iterable[Session]) -> list[Session]:
+        """Add what is known but not stored to many sessions."""
+        alive = any(self.fleet.is_alive(node) for node in self.fleet)
+        unassigned = "waiting for a free slot" if alive else "waiting for a node: no DockerD is alive"
+
+        def present(session: Session) -> Session:
+            if session.status is not Status.PENDING:
+                return session
+            message = unassigned
+            if session.dockerd_id is not None:
+                message = self._progress.get(session.id) or f"waiting for {session.dockerd_id}"
+            return msgspec.structs.replace(session, message=message)
+
+        return list(map(present, sessions))
 
     async def request_status(self, session_id: SessionId, wanted: Status) -> Session:
         """Apply a client's ``PUT``. Raises :class:`UnknownSession`, :class:`lifecycle.TransitionRefused`."""

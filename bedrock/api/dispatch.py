@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 API_SENDER = "api"
 # Packets that are being worked on at once, held polls not counted. More wait in the socket, where they push back.
 _MAX_BUSY = 512
+# Of one answer. With one more order, and in base64, it still is well below what a frame may have.
+_MAX_ORDERS_BYTES = 6 << 20
 
 
 class Dispatcher:
@@ -57,6 +59,12 @@ class Dispatcher:
         self._held: dict[NodeName, trio.CancelScope] = {}
         self._newest: dict[NodeName, int] = {}
         self.endpoint = socket.endpoint
+
+    async def check(self) -> None:
+        """Return when packets can be received and there is room for working on one: at once, unless something hangs."""
+        await self._socket.ping()
+        async with self._busy:
+            return
 
     async def run(self) -> None:
         """Answer packets until cancelled."""
@@ -165,13 +173,20 @@ class Dispatcher:
             if self._held.get(node.name) is hold_scope:
                 del self._held[node.name]
             # A superseded poll is answered too, at once: the node may be waiting for either answer.
-        revision = node.revision
+        revision = told = node.revision
         events = list(poll.answers)
-        for session_id, duty in node.duties_since(poll.seen):
-            if duty is Duty.STOP:
+        size_bytes = 0
+        for session_id, item in node.duties_since(poll.seen):
+            if size_bytes > _MAX_ORDERS_BYTES:
+                # The node asks again at once, and is told what came after this.
+                revision = told
+                break
+            if item.duty is Duty.STOP:
                 events.append(Event(EventType.STOPPED, session_id))
             elif (order := await self._order(session_id, is_ours=poll.is_ours)) is not None:
                 events.append(order)
+                size_bytes += len(order.payload)
+            told = item.revision
         headers: dict[str, str] = {Header.SENDER: API_SENDER}
         if poll.is_ours:
             headers |= {

@@ -74,14 +74,14 @@ class NodeState:
         """The node owes this session nothing any more. Returns whether it did."""
         return self.work.pop(session_id, None) is not None
 
-    def duties_since(self, revision: int) -> list[tuple[SessionId, Duty]]:
+    def duties_since(self, revision: int) -> list[tuple[SessionId, WorkItem]]:
         """Starts and stops that came after ``revision``, oldest first."""
         found = [
-            (item.revision, session_id, item.duty)
+            (session_id, item)
             for session_id, item in self.work.items()
             if item.revision > revision and item.duty in {Duty.START, Duty.STOP}
         ]
-        return [(session_id, duty) for _, session_id, duty in sorted(found, key=lambda entry: entry[0])]
+        return sorted(found, key=lambda entry: entry[1].revision)
 
     def overdue(self) -> list[SessionId]:
         """The sessions that run on this node and that it should have ended, had it a clock for them."""

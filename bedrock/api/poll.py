@@ -61,7 +61,7 @@ def progress_of(event: Event) -> str:
 def started_at_of(event: Event, *, is_ours: bool) -> datetime:
     """When a session began to run, as a ``session_running`` says or, where it says nothing, now.
 
-    A node of the Go fleet sends no payload that can be relied on. Raises :class:`PacketError`.
+    A node that names no protocol sends no payload that can be relied on. Raises :class:`PacketError`.
     """
     return decode_payload(event, Started).started_at if is_ours and event.payload else utc_now()
 

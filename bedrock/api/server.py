@@ -19,7 +19,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -95,6 +95,7 @@ class _Connection(TCPServer):
         super().__init__(server.app, server.config, server.context, ConnectionState({}), cast("Any", stream))
         self._reader_scope = trio.CancelScope()
         self._is_closing = False
+        self._is_over = False
 
     async def run(self) -> None:
         try:
@@ -110,6 +111,9 @@ class _Connection(TCPServer):
                 await self.protocol.initiate()
                 await self.idle_task.restart(task_group, self._idle_timeout)
                 await self._read_data()
+                # Hypercorn lets the timer of an idle connection run on, and the connection stays open until it ends.
+                self._is_over = True
+                await self.idle_task.stop()
         except OSError:
             return  # the client has gone
         except Exception as error:
@@ -123,6 +127,8 @@ class _Connection(TCPServer):
         if isinstance(event, RawData):
             if event.data:
                 await self._write(event.data)
+            return
+        if isinstance(event, Updated) and self._is_over:
             return
         # Quart-Trio cancels the task that is just closing the connection or restarting the idle timer, as soon as the
         # response is complete; shielded, both come to their end.
@@ -146,11 +152,18 @@ class _Connection(TCPServer):
                     data = await self.stream.receive_some(MAX_RECV)
                 except (trio.ClosedResourceError, trio.BrokenResourceError):
                     break
+                if data and await self._has_left():
+                    break
                 if not self._is_closing:
                     await self.protocol.handle(RawData(bytes(data)))
                 if not data:
                     break
         await self.protocol.handle(Closed())
+
+    async def _has_left(self) -> bool:
+        """Whether the client has closed its side behind what was read last: whoever does so waits for no answer."""
+        raw = self.stream.socket
+        return raw.is_readable() and not await raw.recv(1, stdlib_socket.MSG_PEEK)
 
     async def _close(self) -> None:
         """Say that no more will come, and leave the client a moment to read it.

@@ -46,7 +46,10 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
         artifacts = ArtifactDir(settings.common.data_dir / "api" / "artifacts")
         stopping = trio.Event()
         leaving = trio.Event()
-        app = make_app(coordinator, artifacts, max_upload=own.max_upload, stopping=stopping, leaving=leaving)
+        parts = {"the store": coordinator.sessions.check, "the nodes' socket": dispatcher.check}
+        app = make_app(
+            coordinator, artifacts, parts=parts, max_upload=own.max_upload, stopping=stopping, leaving=leaving
+        )
         server = await stack.enter_async_context(
             open_http_server(
                 app,

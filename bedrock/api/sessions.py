@@ -25,7 +25,7 @@ from bedrock.errors import BedrockError
 from bedrock.kv import Conflict, Delete, KVStore, Put
 from bedrock.model import NodeName, Session, SessionId, Status, StoredFile
 
-_PAGE = 200
+_PAGE = 500  # what is decoded in one go, which holds up everybody else for some milliseconds
 
 
 class UnknownSession(BedrockError):
@@ -165,7 +165,8 @@ class Sessions:
     ) -> SessionPage:
         """Return up to ``limit`` sessions behind ``after``, oldest first unless ``newest_first``.
 
-        The narrowest index is scanned; a second condition is checked on what that one gives.
+        The narrowest index is scanned; a second condition is checked on what that one gives. One page costs what
+        another does, wherever in the list it lies.
         """
         wanted, conditions = frozenset(statuses), list(labels)
         if conditions:
@@ -174,10 +175,13 @@ class Sessions:
             prefix = f"status/{next(iter(wanted))}/"
         else:
             prefix = "session/"
+        # Where the index answers the whole question no more is read than is wanted.
+        is_whole = len(conditions) + len(wanted) <= 1
         found: list[Session] = []
         cursor = prefix + after if after else None
         while True:
-            page = await self._store.scan(prefix, after=cursor, limit=min(_PAGE, limit + 1), reverse=newest_first)
+            size = min(_PAGE, limit - len(found)) if is_whole else _PAGE
+            page = await self._store.scan(prefix, after=cursor, limit=size, reverse=newest_first)
             if prefix == "session/":
                 batch = [msgspec.json.decode(entry.value, type=Session) for entry in page.entries]
             else:
@@ -194,11 +198,13 @@ class Sessions:
                 found.append(session)
             if page.cursor is None:
                 return SessionPage(found, None)
+            if is_whole and len(found) == limit:
+                return SessionPage(found, found[-1].id)
             cursor = page.cursor
 
     async def check(self) -> None:
-        """Ask the store something; raises the store's error when it does not answer."""
-        await self._store.revision()
+        """Return when the store could have written something; raises the store's error when it could not."""
+        await self._store.commit()
 
     async def waiting(self, *, limit: int) -> list[SessionId]:
         """The oldest sessions that no node has been given yet."""
@@ -210,14 +216,14 @@ class Sessions:
         cursor: str | None = None
         while True:
             page = await self._store.scan("work/", after=cursor, limit=_PAGE)
-            for entry in page.entries:
-                _, node, session_id = entry.key.split("/")
-                try:
-                    session, _ = await self.get(SessionId(session_id))
-                except UnknownSession:
-                    await self._store.commit(Delete(entry.key))
-                    continue
-                yield NodeName(node), session
+            owed = [(entry.key, *entry.key.split("/")[1:]) for entry in page.entries]
+            stored = await self._store.get_many([_session_key(SessionId(session_id)) for _, _, session_id in owed])
+            gone = [Delete(key) for (key, _, _), entry in zip(owed, stored, strict=True) if entry is None]
+            if gone:
+                await self._store.commit(*gone)
+            for (_, node, _), entry in zip(owed, stored, strict=True):
+                if entry is not None:
+                    yield NodeName(node), msgspec.json.decode(entry.value, type=Session)
             if page.cursor is None:
                 return
             cursor = page.cursor

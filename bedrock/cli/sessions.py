@@ -82,9 +82,9 @@ async def run(  # noqa: PLR0917 - click calls it by name
         if detach:
             say(session.id)
             return 0
-        attended = await _attend(client, session, quiet=quiet)
-    ended = attended.ended
-    if ended is None and attended.is_stopped:
+        followed = await _follow_and_obey(client, session, quiet=quiet)
+    ended = followed.ended
+    if ended is None and followed.is_stopped:
         fail(f"session {session.id} is being stopped; not waiting for it", _EXIT_INTERRUPTED)
     if ended is None:
         fail(
@@ -93,32 +93,32 @@ async def run(  # noqa: PLR0917 - click calls it by name
         )
     if not quiet:
         say(f"bedrock: {_last_word(ended)}", err=True)
-    return _EXIT_INTERRUPTED if attended.signals and ended.status is Status.STOPPED else _exit_code(ended)
+    return _EXIT_INTERRUPTED if followed.signals and ended.status is Status.STOPPED else _exit_code(ended)
 
 
 @dataclass
-class _Attended:
-    """What came of attending a session."""
+class _Followed:
+    """What became of a session that was followed."""
 
     ended: Session | None = None  # None: nobody waited for its end
     signals: int = 0
     is_stopped: bool = False  # the API has taken the request to stop it
 
 
-async def _attend(client: Client, session: Session, *, quiet: bool) -> _Attended:
+async def _follow_and_obey(client: Client, session: Session, *, quiet: bool) -> _Followed:
     """Follow a session and print its output. The first SIGINT or SIGTERM stops it, the second one ends the waiting."""
-    attended = _Attended()
+    followed = _Followed()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
             async def stop() -> None:
                 await _stop(client, session.id)
-                attended.is_stopped = True
+                followed.is_stopped = True
 
             async def obey_signals() -> None:
                 async for _ in signals:
-                    attended.signals += 1
-                    if attended.signals > 1:
+                    followed.signals += 1
+                    if followed.signals > 1:
                         nursery.cancel_scope.cancel()
                     else:
                         say("bedrock: stopping the session (once more: don't wait)", err=True)
@@ -128,9 +128,9 @@ async def _attend(client: Client, session: Session, *, quiet: bool) -> _Attended
             nursery.start_soon(obey_signals)
             ended = await _follow(client, session, quiet=quiet)
             await _print_output(client, ended)
-            attended.ended = ended
+            followed.ended = ended
             nursery.cancel_scope.cancel()
-    return attended
+    return followed
 
 
 async def _stop(client: Client, session_id: str) -> None:
@@ -263,6 +263,7 @@ async def show(session_id: str, as_json: bool) -> None:
         ),
         ("lost", lost),
         ("unsupported", ", ".join(trace.unsupported) if trace is not None else ""),
+        ("output", session.output.message if session.output is not None else ""),
         ("logs", f"{session.logs.state} {session.logs.message}".strip()),
     ]
     for name, text in rows:

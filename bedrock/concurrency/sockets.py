@@ -23,6 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from bedrock.concurrency.nursery import open_hidden_nursery
 from bedrock.concurrency.socket_error import SocketError
+from bedrock.concurrency.socket_options import set_common_options, set_reconnection
 
 # Messages that cross to Trio in one hop.
 _BATCH = 1_000
@@ -32,16 +33,8 @@ _BACKLOG_BYTES = 32 << 20
 _MESSAGE_OVERHEAD_BYTES = 512
 # What Trio may have sent and the thread not yet taken: a bound for the memory, far beyond any burst.
 _MAX_OUTGOING = 100_000
-# Of each peer. The one for sending is the larger, since what does not fit is dropped and a burst should not be.
-_SEND_HIGH_WATER_MARK = 10_000
-_RECEIVE_HIGH_WATER_MARK = 1_000
-_MAX_FRAME_BYTES = 16 << 20
 # How long the last messages may take to leave when the socket is closed.
 _LINGER_MS = 500
-_HEARTBEAT_MS = 5_000
-# Without it a connection attempt to a host that is switched off lasts minutes, and so does noticing that it is back.
-_CONNECT_TIMEOUT_MS = 5_000
-_RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1_000
 
 _Socket = zmq.Socket[bytes]
 _Message = list[bytes]
@@ -86,6 +79,7 @@ class _ThreadedSocket(ABC):
         self._is_closed = False
         self._stopping = False
         self._outgoing: deque[_Message] = deque()
+        self._pings: deque[trio.Event] = deque()
         # Unbounded here, since the thread sees to it that not too much is in it.
         self._inbox_in, self._inbox = trio.open_memory_channel[_Batch](math.inf)
         self._is_paused = False
@@ -96,6 +90,17 @@ class _ThreadedSocket(ABC):
 
     def statistics(self) -> Statistics:
         return Statistics(received=self._received, sent=self._sent, dropped=self._dropped + self._refused)
+
+    async def ping(self) -> None:
+        """Return when the socket's thread has come round: at once, unless it is stuck.
+
+        Raises :class:`trio.ClosedResourceError` once the socket is being closed.
+        """
+        self._check_open()
+        answered = trio.Event()
+        self._pings.append(answered)
+        self._wake()
+        await answered.wait()
 
     # -- Trio's side
 
@@ -136,13 +141,16 @@ class _ThreadedSocket(ABC):
         return batch.messages
 
     def _enqueue(self, message: _Message) -> None:
-        if self._is_closed:
-            raise trio.ClosedResourceError(f"the socket at {self.endpoint} has been closed")
+        self._check_open()
         if len(self._outgoing) >= _MAX_OUTGOING:
             self._refused += 1
             return
         self._outgoing.append(message)
         self._wake()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError(f"the socket at {self.endpoint} has been closed")
 
     def _wake(self) -> None:
         if not self._wake_pending:
@@ -162,7 +170,7 @@ class _ThreadedSocket(ABC):
                 stack.callback(context.term)
                 socket: _Socket = context.socket(self._kind)
                 stack.callback(socket.close, _LINGER_MS)
-                _set_common_options(socket, self.endpoint)
+                set_common_options(socket, self.endpoint)
                 aides = self._attach(socket, stack)
             except zmq.ZMQError as error:
                 raise SocketError(self.endpoint, error) from None
@@ -218,6 +226,8 @@ class _ThreadedSocket(ABC):
             self._tell(self._deliver, _Batch(messages, size_bytes))
 
     def _flush(self, socket: _Socket) -> None:
+        while self._pings:
+            self._tell(self._pings.popleft().set)
         if self._outgoing:
             # Sending itself looks only now and then whether a peer has come or has made room; this makes it look now.
             socket.getsockopt(zmq.EVENTS)
@@ -305,8 +315,7 @@ class DealerSocket(_ThreadedSocket):
         Raises :class:`trio.ClosedResourceError` once the socket is closed, also when it is waiting then.
         """
         await self._connected.wait()
-        if self._is_closed:
-            raise trio.ClosedResourceError(f"the socket at {self.endpoint} has been closed")
+        self._check_open()
 
     async def wait_disconnected(self) -> None:
         """Return when the peer is not there; at once when it isn't. A closed socket has no peer."""
@@ -324,9 +333,7 @@ class DealerSocket(_ThreadedSocket):
         stack.callback(socket.disable_monitor)
         socket.identity = self._identity
         socket.immediate = True
-        socket.connect_timeout = _CONNECT_TIMEOUT_MS
-        socket.reconnect_ivl = _RECONNECT_MS
-        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        set_reconnection(socket)
         socket.connect(self.endpoint)
 
         def heed() -> None:
@@ -344,18 +351,6 @@ class DealerSocket(_ThreadedSocket):
         else:
             self._connected = trio.Event()
             self._disconnected.set()
-
-
-def _set_common_options(socket: _Socket, endpoint: str) -> None:
-    """What both kinds share. Encryption and authentication (CURVE) belong here when they come."""
-    socket.ipv6 = "[" in endpoint
-    socket.sndhwm = _SEND_HIGH_WATER_MARK
-    socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
-    socket.maxmsgsize = _MAX_FRAME_BYTES
-    # Of the network only: libzmq's own thread answers, whatever state the process is in.
-    socket.heartbeat_ivl = _HEARTBEAT_MS
-    socket.heartbeat_timeout = 2 * _HEARTBEAT_MS
-    socket.heartbeat_ttl = 3 * _HEARTBEAT_MS
 
 
 @asynccontextmanager

@@ -79,7 +79,7 @@ def is_ours(image: ImageInfo) -> bool:
 def foreign_tracer_plan(
     record: OrderRecord, volume: SessionVolume, image: ImageInfo, needs: ForeignNeeds
 ) -> ContainerPlan:
-    """A tracer of another make: called as the Go fleet calls its own, with what the node's operator grants it."""
+    """A tracer of another make: `bdtrace --container NAME -o /logs`, with what the node's operator grants it."""
     pair = Pair(record.session_id)
     is_privileged = PRIVILEGED in needs.capabilities
     return ContainerPlan(

@@ -217,7 +217,14 @@ class Engine(EngineCalls):
     async def _open_output(self, function: Callable[[docker.APIClient, str], OutputStream], name: str) -> OutputStream:
         def work() -> OutputStream:
             with translated(ContainerMissing):
-                return function(self._client(timeout_s=None), name)
+                stream = function(self._client(timeout_s=None), name)
+            try:
+                trio.from_thread.check_cancelled()
+            except trio.Cancelled:
+                # What nobody reads would make the container wait.
+                stream.close()
+                raise
+            return stream
 
         with trio.move_on_after(self._limit_s):
             return await trio.to_thread.run_sync(work, limiter=self._calls, abandon_on_cancel=True)

@@ -39,32 +39,26 @@ class SessionOutput:
         self._has_counted_all = True  # no byte went by unseen after the cut
         self._has_holes = False
         self._is_unsure = False  # whether the last line has an end
+        self._error = ""
         self._scope = trio.CancelScope()
         self._is_idle = trio.Event()
 
-    async def finish(self, patience_s: float) -> Output:
-        """Return what has become of the output, once all of it is in the files or ``patience_s`` is over.
+    async def wait(self) -> None:
+        """Return when all that is to be had is in the files, which is soon after the container's end."""
+        await self._is_idle.wait()
 
-        To be called when the container has ended. Called again, it returns the same.
-        """
-        with trio.move_on_after(patience_s):
-            await self._is_idle.wait()
-            if not self._is_whole:  # whoever followed it has been cancelled
-                await self._bring_home(None)
-        await self.abandon()
+    async def end(self) -> Output:
+        """Follow it no longer and say what has become of it. Called again, it returns the same."""
+        self._scope.cancel()
+        await self._is_idle.wait()
         return Output(
             stdout=self._files.sizes[STDOUT_FRAME],
             stderr=self._files.sizes[STDERR_FRAME],
             over=self._files.over,
-            message="; ".join(self._sentences(patience_s)),
+            message="; ".join(self._sentences()),
         )
 
-    async def abandon(self) -> None:
-        """Follow it no longer, as of a container that was never started. Doing it again is not an error."""
-        self._scope.cancel()
-        await self._is_idle.wait()
-
-    def _sentences(self, patience_s: float) -> Iterator[str]:
+    def _sentences(self) -> Iterator[str]:
         files = self._files
         if files.error:
             yield f"the output could not be kept whole: {files.error}"
@@ -76,12 +70,16 @@ class SessionOutput:
         if self._is_unsure:
             yield "the last line of the output may have had an end, which the engine's log does not show"
         if not self._is_whole:
-            yield f"output is missing: the engine did not hand over the rest within {patience_s:.0f} s"
+            yield f"output may be missing: {self._error or 'the engine did not hand over the rest in time'}"
 
     async def _follow(self, stream: OutputStream | None) -> None:
         try:
             with self._scope:
                 await self._bring_home(stream)
+        except Exception as error:
+            # A defect in the handling of one session's output must not take down the node's other sessions.
+            log.exception("reading the output of a container broke off", container=self._container)
+            self._error = f"reading it failed: {error!r}"
         finally:
             if stream is not None:
                 stream.close()

@@ -75,12 +75,16 @@ class Poller:
             elif answer is _Answer.OUTDATED:
                 self._agent.put_back(news)
             else:
-                # A new run of the API knows nothing but what is in its store.
-                reports_everything = api_boot != self._api_boot
+                # A new run of the API knows nothing but what is in its store, and of one that does not say which run it
+                # is nobody knows what it knows.
+                reports_everything = api_boot != self._api_boot or self._was_answered_plainly()
                 if self._was_refused(packet):
                     await trio.sleep(next(delays))
-                else:
-                    delays = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S)
+                    continue
+                delays = backoff_delays(_RETRY_FIRST_S, _RETRY_MAX_S)
+                if self._was_answered_plainly():
+                    with trio.move_on_after(self._wait_s):
+                        await self._agent.wait_news()
 
     def _make_packet(self, news: set[SessionId], *, everything: bool) -> Packet:
         self._sequence += 1
@@ -119,6 +123,10 @@ class Poller:
             self._is_away = True
             log.warning("the API is away; sessions run on", endpoint=self._socket.endpoint, cause=cause)
 
+    def _was_answered_plainly(self) -> bool:
+        """Whether the API names no protocol. It does not hold answers then, so asking again at once would never end."""
+        return self._last_answer.header(Header.PROTOCOL) is None and self._last_answer.header(Header.ERROR) is None
+
     def _was_refused(self, packet: Packet) -> bool:
         """Whether the API could not take what was reported, so that asking again at once would go on for ever."""
         error = self._last_answer.header(Header.ERROR)
@@ -138,7 +146,8 @@ class Poller:
                     continue
                 await self._agent.apply(answer.events)
                 # An answer to an older poll is as good as any for what is in it, but it confirms nothing newer.
-                if answer.header(Header.SEQUENCE) == str(self._sequence) or answer.header(Header.ERROR):
+                # One that names no poll can only be to the latest.
+                if answer.header(Header.SEQUENCE) in {str(self._sequence), None}:
                     self._api_boot = answer.header(Header.API_BOOT) or self._api_boot
                     self._revision = answer.header(Header.REVISION) or self._revision
                     self._last_answer = answer

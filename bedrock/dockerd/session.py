@@ -53,6 +53,7 @@ _KILL_S = 15.0  # between SIGKILL and the engine saying that the container has e
 _LAST_LOOK_S = 0.5
 _LISTING_S = 10.0  # what a session waits for the list of its image's files, which is begun when it is
 _OUTPUT_S = 60.0  # bringing home what an ended container has printed, which after a restart is a reading of its log
+_LAST_OUTPUT_S = 1.0  # the same when there is a hurry
 _COLLECT_S = 900.0  # collecting and hashing what a session has written, which may be gigabytes
 
 
@@ -210,7 +211,7 @@ class SessionRun:
     async def _start_target(self) -> None:
         self._report("starting")
         if self._output is not None:  # of a container that was made before the engine went away
-            await self._output.abandon()
+            await self._output.end()
         self._output = await self._host.outputs.begin(self._pair.target, self._volume, self._max_output)
         await self._host.engine.start(self._pair.target)
 
@@ -338,15 +339,19 @@ class SessionRun:
 
     async def _finish_output(self, container: ContainerState | None) -> Output | None:
         """Have everything in the volume that the container has printed."""
-        if container is not None and container.status == "created":
-            if self._output is not None:
-                await self._output.abandon()
-            return None
-        if self._output is None:
-            if container is None:
-                return None
+        is_started = container is not None and container.status != "created"
+        if self._output is None and is_started:
+            # Why it is over had been decided before this DockerD took the session up.
             self._output = self._resume_output()
-        return await self._output.finish(_OUTPUT_S)
+        if self._output is None:
+            return None
+        if is_started:
+            with trio.move_on_after(_OUTPUT_S):
+                await first_of(self._output.wait, self._hurry.wait)
+            with trio.move_on_after(_LAST_OUTPUT_S):
+                await self._output.wait()
+        output = await self._output.end()
+        return output if is_started else None
 
     def _resume_output(self) -> SessionOutput:
         return self._host.outputs.resume(self._pair.target, self._volume, self._max_output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -35,8 +36,9 @@ async def upload_volume(client: Client, path: Path) -> None:
     """
     manifest = await trio.to_thread.run_sync(_read_manifest, path / MANIFEST)
     try:
-        stored = {item.filename: item for item in await client.files(path.name)}
-        for item in manifest.files:
+        stored = {item.filename: item for item in await _stored_files(client, path.name)}
+        # The smallest first: what the API does not know is found out before much has been sent.
+        for item in sorted(manifest.files, key=lambda item: item.size):
             if stored.get(item.filename) != item:
                 await _upload_file(client, path / item.filename, item)
         receipt = await client.upload(path.name, path / MANIFEST)
@@ -46,6 +48,16 @@ async def upload_volume(client: Client, path: Path) -> None:
         raise
     if receipt.logs is not LogsState.COMPLETE:
         raise UploadFailed(f"the API does not have all files of session {path.name} yet ({receipt.logs})")
+
+
+async def _stored_files(client: Client, session_id: str) -> Sequence[StoredFile]:
+    """What the API has. It may say 404 where it has nothing yet; whether it knows the session, the upload shows."""
+    try:
+        return await client.files(session_id)
+    except ApiError as error:
+        if error.status == 404:
+            return []
+        raise
 
 
 async def _upload_file(client: Client, path: Path, expected: StoredFile) -> None:

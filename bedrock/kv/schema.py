@@ -18,6 +18,7 @@ from sqlalchemy import (
     delete,
     inspect,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
@@ -97,14 +98,15 @@ def read_many(connection: Connection, keys: Sequence[str]) -> list[Entry | None]
 
 
 def read_scan(connection: Connection, scan: Scan) -> list[Entry]:
-    query = select(entries).where(entries.c.key >= scan.prefix)
-    bound = upper_bound(scan.prefix)
-    if bound is not None:
-        query = query.where(entries.c.key < bound)
-    if scan.after is not None:
-        query = query.where(entries.c.key < scan.after if scan.reverse else entries.c.key > scan.after)
-    query = query.order_by(entries.c.key.desc() if scan.reverse else entries.c.key).limit(scan.limit)
-    return [Entry(row.key, row.value, row.revision) for row in connection.execute(query)]
+    key, after, bound = entries.c.key, scan.after, upper_bound(scan.prefix)
+    lower, upper = key >= scan.prefix, true() if bound is None else key < bound
+    # One bound at each end: given two, SQLite begins at one of them and walks to the other.
+    if after is not None and scan.reverse and (bound is None or after < bound):
+        upper = key < after
+    elif after is not None and not scan.reverse and after >= scan.prefix:
+        lower = key > after
+    query = select(entries).where(lower, upper).order_by(key.desc() if scan.reverse else key).limit(scan.limit)
+    return [Entry(*row) for row in connection.execute(query)]
 
 
 def apply_commit(connection: Connection, commit: Commit, revision: int) -> None:

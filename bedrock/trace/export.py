@@ -61,10 +61,7 @@ FORMS = {
     Format.PARQUET: ("row groups of 65,536 calls, zstd", "the schema's metadata, key `bedrock`"),
     Format.ARROW: ("an Arrow IPC stream", "the schema's metadata, key `bedrock`"),
     Format.CHROME: ("trace events, which Perfetto and chrome://tracing open; times in µs", "`otherData`"),
-    Format.V1: (
-        "the lines of the Go fleet's tracer, `[time] {pid= tid= proc=}{call}{...}`",
-        "the last line, behind `# `",
-    ),
+    Format.V1: ("a line of text for each call, `[time] {pid= tid= proc=}{call}{...}`", "the last line, behind `# `"),
 }
 SUFFIXES = {Format.CHROME: "trace.json", Format.V1: "txt"}
 
@@ -271,7 +268,7 @@ def _chrome_event(event: Event) -> dict[str, Any]:
 
 
 def _v1(batches: Iterator[pa.RecordBatch], about: dict[str, Any], names: Names) -> Iterator[bytes]:
-    """The lines of the Go fleet's tracer: ``[time] {pid= tid= proc=}{call}{name=value ...}``, one for each call.
+    """Lines of text: ``[time] {pid= tid= proc=}{call}{name=value ...}``, one for each call.
 
     Times are seconds of the wall clock. Strings are quoted as in JSON, so that a name with a brace or a line break in
     it does not break the line.

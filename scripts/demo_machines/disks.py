@@ -25,6 +25,8 @@ _PACKAGES = (
     "docker.io", "apparmor", "iptables", "xz-utils",
     "python3", "python3-venv", "git", "ca-certificates",
 )  # fmt: skip
+# A part of docker.io in Debian 12, and recommended by it in Debian 13.
+_MORE_PACKAGES = {"trixie": ("docker-cli",)}
 
 _NETWORK = """[Match]
 Name=en* eth*
@@ -104,7 +106,7 @@ def install(suite: str, cache: Path, *, log: Path) -> System:
         options = [word for line in host.apt_settings() for word in ("--aptopt", line)]
         _run(
             [
-                "mmdebstrap", "--mode=root", "--variant=important", f"--include={','.join(_PACKAGES)}", *options,
+                "mmdebstrap", "--mode=root", "--variant=important", f"--include={','.join(_packages(suite))}", *options,
                 *(f"--customize-hook={hook}" for hook in _hooks()), suite, str(root), *_sources(suite),
             ],
             log,
@@ -142,6 +144,10 @@ def _sources(suite: str) -> list[str]:
     ]
 
 
+def _packages(suite: str) -> tuple[str, ...]:
+    return _PACKAGES + _MORE_PACKAGES.get(suite, ())
+
+
 def _hooks() -> Iterable[str]:
     """Shell commands that finish an installation, whose directory they get as $1."""
     yield 'rm -f "$1/etc/resolv.conf"'
@@ -155,7 +161,7 @@ def _hooks() -> Iterable[str]:
 
 def _digest(suite: str) -> str:
     """Of everything that decides what a disk holds, save the versions of the packages."""
-    parts = [*_sources(suite), *_PACKAGES, *_hooks(), *host.apt_settings(), str(_DISK_MIB)]
+    parts = [*_sources(suite), *_packages(suite), *_hooks(), *host.apt_settings(), str(_DISK_MIB)]
     parts += [path.read_text() for path in sorted(host.CERTIFICATES.glob("*.crt"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 

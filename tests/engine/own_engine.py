@@ -32,7 +32,8 @@ class OwnEngine:
         with (self._root / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("dockerd", "--host", self.address, "--pidfile", f"{self._root}/pid"),
+                    # In a network of its own: an engine without a bridge removes that of the others.
+                    *("unshare", "--net", "dockerd", "--host", self.address, "--pidfile", f"{self._root}/pid"),
                     *("--data-root", f"{self._root}/data", "--exec-root", f"{self._root}/exec"),
                     *("--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"),
                 ],

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 import trio
 from engine_facts import engine_log_sizes, let_go_on, wait_target
+from engine_proxy import open_engine_proxy
 from processes import Fleet
 from sessions import content, finished, running
 
 from bedrock.client import ApiError, Client, open_client
-from bedrock.model import LogsState, Reason, Status
-from bedrock.volume import MANIFEST, OUTPUT_COUNTER, STDERR, STDOUT
+from bedrock.dockerd.engine import open_engine
+from bedrock.dockerd.engine_values import ContainerPlan
+from bedrock.dockerd.output import open_outputs
+from bedrock.model import LogsState, Reason, Status, new_session_id
+from bedrock.volume import MANIFEST, OUTPUT_COUNTER, STDERR, STDOUT, SessionVolume
 
 _MIB = 1 << 20
 
@@ -152,6 +158,27 @@ async def test_a_dockerd_that_is_killed_again_and_again_loses_and_doubles_nothin
         assert session.output.message == ""
 
 
+async def test_connections_to_the_engine_that_break_lose_and_double_nothing(
+    fleet: Fleet, image: str, tmp_path: Path
+) -> None:
+    async with open_engine_proxy(tmp_path / "engine.sock") as proxy:
+        fleet.environment["BEDROCK_DOCKERD_DOCKER_HOST"] = proxy.url
+        await trio.to_thread.run_sync(fleet.api().start)
+        await trio.to_thread.run_sync(fleet.filemd().start)
+        await trio.to_thread.run_sync(fleet.dockerd("alpha").start)
+        async with open_client(fleet.url) as client:
+            session = await running(client, await client.create(image, ["sh", "-c", _NUMBERS], ttl="60s"))
+            for number in (b"\n400\n", b"\n1200\n"):
+                await _wait_kept(fleet, session.id, number)
+                proxy.cut()
+            session = await finished(client, session)
+        assert (session.status, session.exit_code) == (Status.FINISHED, 0)
+        async with open_client(fleet.url) as client:
+            assert (await content(client, session, STDOUT), await content(client, session, STDERR)) == _numbers()
+        assert session.output is not None
+        assert session.output.message == ""
+
+
 async def test_what_is_printed_while_dockerd_is_dead_comes_home(fleet: Fleet, image: str) -> None:
     fleet.api().start()
     fleet.filemd().start()
@@ -224,3 +251,46 @@ async def test_a_line_of_which_the_log_does_not_show_the_end_is_said(fleet: Flee
         session = await finished(client, session)
         assert await content(client, session, STDOUT) == b"begin\n" + bytes(20000)
         assert "may have had an end" in session.message
+
+
+async def test_output_that_is_not_waited_for_is_said_to_lack_its_end(image: str, tmp_path: Path) -> None:
+    plan = ContainerPlan(
+        name="bedrock-test-output", image=image, command=["sh", "-c", "echo 1; sleep 60"], labels={}, binds=[]
+    )
+    volume = SessionVolume(tmp_path, new_session_id())
+    volume.path.mkdir(parents=True)
+    async with open_engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")) as engine:
+        await engine.create(plan)
+        try:
+            async with open_outputs(engine) as outputs:
+                output = await outputs.begin(plan.name, volume, 1000)
+                await engine.start(plan.name)
+                with trio.fail_after(30):
+                    while not (volume.path / STDOUT).exists() or (volume.path / STDOUT).read_bytes() != b"1\n":
+                        await trio.sleep(0.02)
+                with trio.fail_after(10):
+                    ended = await output.end()
+                    assert (ended.stdout, ended.over) == (2, 0)
+                    assert "output may be missing: the engine did not hand over the rest in time" in ended.message
+                    assert await output.end() == ended
+        finally:
+            await engine.remove(plan.name)
+
+
+async def test_what_a_session_had_printed_comes_home_when_why_it_is_over_had_been_decided(
+    fleet: Fleet, image: str
+) -> None:
+    fleet.api().start()
+    fleet.filemd().start()
+    dockerd = fleet.process("bedrock.dockerd", "--dockerd-name", "alpha", "--dockerd-stop-grace", "50s").start()
+    async with open_client(fleet.url) as client:
+        script = f"trap 'echo asked; {_WAIT}; echo bye; exit 7' TERM; while :; do usleep 100000; done"
+        session = await running(client, await client.create(image, ["sh", "-c", script], ttl="1s"))
+        await _wait_kept(fleet, session.id, b"asked\n")
+        dockerd.kill()
+        let_go_on(session.id)
+        await trio.to_thread.run_sync(wait_target, session.id)
+        dockerd.start()
+        session = await finished(client, session)
+        assert (session.status, session.reason, session.exit_code) == (Status.FINISHED, Reason.TTL, 7)
+        assert await content(client, session, STDOUT) == b"asked\nbye\n"

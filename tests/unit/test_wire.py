@@ -30,7 +30,7 @@ def test_an_order_s_command_may_be_words_or_one_string(command: str | list[str],
 
 
 def test_what_an_order_has_beside_the_command_stays() -> None:
-    order = StartOrder(image="busybox", command=["true"], ttl=5, init=True)
+    order = StartOrder(image="busybox", command=["true"], ttl=5, init=True, max_output=7)
     assert decode_order(Event(EventType.START, "s", encode_payload(order))) == order
 
 

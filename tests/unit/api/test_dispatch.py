@@ -194,6 +194,28 @@ async def test_a_waiting_poll_is_answered_the_moment_there_is_work(api: Api, cli
         assert kinds(await node.own_poll(full="true")) == [("session_start", session.id)]
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_orders_that_are_too_large_for_one_answer_come_in_several(
+    api: Api, client: Client, is_ours: bool
+) -> None:
+    async with open_node(api, "a") as node:
+        slots = {"protocol": "2", "slots": "200", "boot": "b"} if is_ours else {}
+        first = await node.poll(**slots, **({"full": "true"} if is_ours else {}))
+        seen = {"api_boot": first["headers"]["api_boot"], "seen": first["headers"]["revision"]} if is_ours else {}
+        made = [(await client.create("busybox", ["a" * 130_000], ttl="1m")).id for _ in range(110)]
+        taken: list[str] = []
+        while len(taken) < len(made):
+            # A node of the Go fleet is told all that it has not reported, ours what it has not seen.
+            answer = await node.poll(*(("session_running", one, b"") for one in taken), **slots, **seen)
+            orders = [session for kind, session in kinds(answer) if kind == "session_start"]
+            assert orders
+            taken += orders
+            if is_ours:
+                seen["seen"] = answer["headers"]["revision"]
+        assert taken == made
+        assert (await node.poll(*(("session_running", one, b"") for one in taken), **slots, **seen))["events"] == []
+
+
 async def test_a_newer_poll_ends_the_wait_of_the_one_before(api: Api) -> None:
     async with open_node(api.socket_endpoint, "a") as node:
         await node.own_poll(full="true")

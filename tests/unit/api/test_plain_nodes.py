@@ -92,6 +92,22 @@ async def test_a_node_of_ours_keeps_the_time_itself(api: Api, client: Client) ->
         assert (await client.get(session.id)).session.status is Status.RUNNING
 
 
+async def test_who_waits_for_a_file_that_such_a_node_does_not_bring_is_told_so(
+    api: Api, client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "target.log"
+    path.write_text("hello")
+    async with open_node(api.socket_endpoint, "plain") as node:
+        await node.poll()
+        session = await client.create("busybox", "true", ttl="1m")
+        await node.poll(("session_end", session.id, b""))
+        await client.upload(session.id, path)
+        with trio.fail_after(40):
+            answer = await client._http.get(f"/api/sessions/{session.id}/logs/stdout.log?follow=true")
+        assert answer.status_code == 404
+        assert "has no file 'stdout.log'" in answer.json()["detail"]
+
+
 class CountingStore:
     """A store that counts what is read of it."""
 

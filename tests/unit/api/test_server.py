@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -257,3 +260,65 @@ def test_what_the_repairs_override_is_still_there() -> None:
     assert {"handle_messages", "handle_request"} <= set(vars(TrioASGIHTTPConnection))
     body = TrioBody(None, None)
     assert all(hasattr(body, name) for name in ("_data", "_complete", "_has_data", "_must_raise"))
+
+
+def _sockets() -> int:
+    """How many this process has open."""
+    found = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one through which the directory is read
+            found += str(path.readlink()).startswith("socket:")
+    return found
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        _GET + b"\r\n",
+        _GET + b"Connection: close\r\n\r\n",
+        b"GET /api/sessions/{known} HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\nIf-None-Match: {etag}\r\n\r\n",
+        b"POST /api/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
+        b"GET /health HT",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_connection_that_its_client_has_closed_is_closed_at_once(
+    api: Api, client: Client, request_head: bytes, reads: bool
+) -> None:
+    session = await client.create("busybox", "true", ttl="1s")
+    found = await client.get(session.id)
+    assert found is not None
+    data = request_head.replace(b"{known}", session.id.encode()).replace(b"{etag}", found.etag.encode())
+    assert await is_well(api)
+    before = _sockets()
+    for _ in range(20):
+        stream = await connect(api.url)
+        await stream.send_all(data)
+        answer = b""
+        while reads and data.startswith(_GET) and not answer.endswith(b"OK"):
+            answer += await stream.receive_some()
+        await stream.aclose()
+    with trio.fail_after(10):  # an idle one is kept for three times as long
+        while _sockets() > before:
+            await trio.sleep(0.02)
+
+
+async def test_a_request_whose_client_has_gone_before_it_was_looked_at_costs_nothing() -> None:
+    app = make_quart("test", max_body_bytes=1000)
+    served = 0
+
+    @app.get("/")
+    async def index() -> str:
+        nonlocal served
+        served += 1
+        return "hello"
+
+    async with open_http_server(app, host="127.0.0.1", port=0, max_connections=100, graceful_timeout_s=1) as running:
+        for _ in range(50):
+            # Without a checkpoint in between: the server sees the request and its client's farewell together.
+            with socket.create_connection(("127.0.0.1", urlsplit(running.url).port or 0)) as impatient:
+                impatient.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await exchange(running.url, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer.endswith(b"hello")
+        assert served == 1

@@ -144,13 +144,13 @@ def strings_of(value: Any) -> Iterator[str]:
             yield from strings_of(item)
 
 
-def on_a_terminal(*arguments: str, **environment: str) -> str:
-    """What a command shows on a terminal, where it may use escape sequences of its own."""
+def on_a_terminal(*arguments: str, shown: bytearray | None = None, **environment: str) -> str:
+    """What a command shows on a terminal, where it may use escape sequences of its own; ``shown`` fills as it comes."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "bedrock", *arguments]
+    shown = bytearray() if shown is None else shown
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=os.environ | environment) as running:
         os.close(theirs)
-        shown = b""
         try:
             while chunk := os.read(ours, 4096):
                 shown += chunk
@@ -180,38 +180,34 @@ async def test_a_terminal_is_shown_no_more_than_a_pipe(fleet: Fleet, session: Se
     assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in shown
 
 
-async def test_run_shows_what_a_session_waits_for_and_how_it_ended(fleet: Fleet, node: Node) -> None:
-    shown: list[str] = []
-    async with trio.open_nursery() as nursery:
+async def test_run_shows_what_a_session_waits_for_and_how_it_ended(fleet: Fleet, client: Client, node: Node) -> None:
+    shown = bytearray()
 
-        async def run() -> None:
-            arguments = ("run", "busybox", "true")
-            shown.append(
-                await trio.to_thread.run_sync(lambda: on_a_terminal(*arguments, BEDROCK_URL=fleet.url, COLUMNS="300"))
-            )
+    def run() -> str:
+        return on_a_terminal("run", "busybox", "true", shown=shown, BEDROCK_URL=fleet.url, COLUMNS="300")
 
-        nursery.start_soon(run)
-        with trio.fail_after(60):
+    with trio.fail_after(90):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, run)
             while not (events := (await node.own_poll(full="true"))["events"]):
                 await trio.sleep(0.02)
             session_id = events[0]["headers"]["session_id"]
             # The closing tag would be an error of markup.
             waiting = msgspec.json.encode(Progress(message=f"{EVIL}[/red]"))
             await node.own_poll(("session_progress", session_id, waiting))
-            await trio.sleep(1)  # nothing outside shows that it is on the screen
+            while f"pending {SHOWN}[/red]".encode() not in shown:
+                await trio.sleep(0.02)
             outcome = Outcome(
                 status=Status.FAILED, reason=Reason.IMAGE_NOT_FOUND, message=EVIL, finished_at=utc_now(),
                 trace=Verdict(state=TraceState.UNTRACED),
             )  # fmt: skip
             await node.own_poll(("session_failed", session_id, msgspec.json.encode(outcome)))
-            async with open_client(fleet.url) as client:
-                manifest = msgspec.json.encode({"session_id": session_id, "files": []})
-                await client._request(
-                    "POST", f"/api/sessions/{session_id}/logs", files={"file": ("manifest.json", manifest)}
-                )
-    assert f"pending {SHOWN}[/red]" in shown[0]
-    assert f"failed: {SHOWN}; trace untraced" in shown[0]
-    assert_harmless(shown[0])
+            manifest = msgspec.json.encode({"session_id": session_id, "files": []})
+            await client._request(
+                "POST", f"/api/sessions/{session_id}/logs", files={"file": ("manifest.json", manifest)}
+            )
+    assert f"failed: {SHOWN}; trace untraced" in shown.decode()
+    assert_harmless(shown.decode())
 
 
 def test_an_error_is_shown_with_its_own_line_breaks_and_nothing_else_of_it_is_obeyed(

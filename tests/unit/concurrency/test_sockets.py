@@ -382,6 +382,13 @@ async def test_what_was_sent_just_before_the_end_is_not_forgotten_by_the_thread(
         assert router.statistics().dropped == 2
 
 
+async def test_a_ping_returns_when_the_thread_has_come_round() -> None:
+    async with a_pair() as (router, _):
+        await router.ping()
+    with pytest.raises(trio.ClosedResourceError):
+        await router.ping()
+
+
 async def test_a_message_without_frames_is_refused_where_it_is_sent() -> None:
     async with a_pair() as (_, dealer):
         with pytest.raises(ValueError, match="at least one frame"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ async def test_a_call_in_a_hurry_ends_without_an_answer(silent_engine: Engine) -
         await silent_engine.info()
 
 
-async def test_output_that_is_not_handed_over_is_given_up_at_once(silent_engine: Engine) -> None:
-    with trio.fail_after(30), trio.move_on_after(0.2) as scope:
-        await silent_engine.attach_output("nobody")
-    assert scope.cancelled_caught
+async def test_opening_a_silent_stream_is_given_up_at_once(silent_engine: Engine) -> None:
+    for function in (silent_engine.attach_output, partial(silent_engine.open_log, follow=True)):
+        with trio.fail_after(30), trio.move_on_after(0.2) as scope:
+            await function("nobody")
+        assert scope.cancelled_caught

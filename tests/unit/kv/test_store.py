@@ -12,14 +12,17 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pysqlite3
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection, create_engine, insert
 
 from bedrock.errors import InvalidInput
 from bedrock.kv import Conflict, Delete, KVStore, Put, StoreClosed, StoreError, StoreUnavailable, open_store
-from bedrock.kv.schema import MIGRATIONS, metadata, upper_bound
+from bedrock.kv.interface import Scan
+from bedrock.kv.schema import MIGRATIONS, metadata, migrate, read_scan, upper_bound
 
 DRIVERS = ["sqlite", "sqlite+aiosqlite"]
 
@@ -163,6 +166,32 @@ async def test_a_store_behaves_as_a_sorted_dictionary(
             assert revision > last
             last = revision
         assert await store.revision() == last
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_page_costs_the_same_wherever_in_the_list_it_lies(reverse: bool) -> None:
+    """Counted in steps of SQLite's own machine, which are the same on every machine."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def cost(connection: Connection, after: str | None) -> int:
+        nonlocal steps
+        steps = 0
+        assert len(read_scan(connection, Scan("a/", after, 10, reverse))) == 10
+        return steps
+
+    with create_engine("sqlite://", module=pysqlite3).begin() as connection:
+        migrate(connection)
+        rows = [{"key": f"{prefix}/{number:05}", "value": b"", "revision": 1}
+                for prefix in "0ab" for number in range(5_000)]  # fmt: skip
+        connection.execute(insert(metadata.tables["entries"]), rows)
+        connection.connection.driver_connection.set_progress_handler(step, 1)  # type: ignore[union-attr]
+        costs = [cost(connection, after) for after in (None, "a/00020", "a/02500", "a/04980")]
+    assert max(costs) < 1.5 * min(costs)
 
 
 @given(st.text(max_size=5), st.text(max_size=5))
