@@ -67,9 +67,9 @@ async def test_an_engine_that_is_killed_three_times_costs_the_sessions_that_ran_
             await client.create(image, ["sh", "-c", _COMMAND.format(0.2 + 0.1 * (number % 4))], ttl="60s")
             for number in range(_SESSIONS)
         ]
-        for wanted in (1, 3, 6):
+        for wanted, with_containers in ((1, True), (3, False), (6, True)):
             await _wait_ended(client, wanted)
-            await trio.to_thread.run_sync(engine.kill)
+            await trio.to_thread.run_sync(partial(engine.kill, with_containers=with_containers))
             await trio.to_thread.run_sync(engine.start)
         for session in made:
             ended.append(await finished(client, session))
