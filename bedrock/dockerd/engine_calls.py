@@ -41,8 +41,6 @@ _PING_FIRST_S, _PING_MAX_S = 0.1, 2.0
 _LAST_WORDS = (
     "transport is closing",
     "error reading from server",
-    "connection refused",
-    "connection error",
     "context canceled",
     "dial unix",
     "grpc: ",

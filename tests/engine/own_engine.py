@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -53,10 +55,18 @@ class OwnEngine:
     def client(self) -> docker.DockerClient:
         return docker.DockerClient(self.address, version="auto", timeout=30)
 
-    def kill(self) -> None:
+    def kill(self, *, with_containers: bool = False) -> None:
+        """Kill it. What it runs lives on until it is back, unless that is killed, too, as when a host crashes."""
         assert self._process is not None
+        own = self.client()
+        processes = [container.attrs["State"]["Pid"] for container in own.containers.list(ignore_removed=True)]
+        own.close()
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        # 0 is a container that has just ended, and to kill() it is everybody.
+        for process in filter(None, processes if with_containers else ()):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
