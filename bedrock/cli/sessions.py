@@ -12,7 +12,7 @@ import trio
 from bedrock.cli.common import age, async_command, json_option, outcome_of, size_text
 from bedrock.cli.output import EXIT_BEDROCK_FAILED, copy_output, fail, print_json, print_table, progress, say
 from bedrock.client import ApiError, ApiUnreachable, Client, open_client
-from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.model import EventClass, LogsState, Reason, Session, Status
 from bedrock.printable import printable
 from bedrock.volume import STDERR, STDOUT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import sys
@@ -23,18 +22,6 @@ log = structlog.get_logger(__name__)
 _EXIT_USER_ERROR = 1
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _EXIT_IMPATIENT = 130  # what shells call an end by Ctrl-C
-
-
-def backoff_delays(first_s: float, maximum_s: float, *, factor: float = 2.0, jitter: float = 0.25) -> Iterator[float]:
-    """Yield the pauses between attempts for ever: growing, capped, each up to ``jitter`` shorter than its nominal
-    value.
-
-    The jitter keeps many clients that failed together from coming back together.
-    """
-    delay = min(first_s, maximum_s)
-    while True:
-        yield delay * (1 - jitter * random.random())
-        delay = min(delay * factor, maximum_s)
 
 
 class ServiceContext:

@@ -118,7 +118,6 @@ class Engine(EngineCalls):
                 network_mode=plan.network_mode,
                 init=plan.init or None,
                 security_opt=list(plan.security_opt) or None,
-                read_only=plan.read_only or None,
                 privileged=plan.privileged,
                 # Whatever the engine's default is, we must be able to read the output, and it must have a bound. Of the
                 # engine's own formats this is the one that keeps bytes which are no UTF-8, and the fastest.

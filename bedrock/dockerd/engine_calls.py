@@ -22,7 +22,7 @@ import structlog
 import trio
 import urllib3.exceptions
 
-from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.dockerd.engine_values import EngineError, EngineUnavailable, ImageMissing
 
 _T = TypeVar("_T")

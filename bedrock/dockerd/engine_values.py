@@ -80,7 +80,6 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     network_mode: str | None = None
     init: bool = False
     security_opt: Sequence[str] = ()
-    read_only: bool = False
     privileged: bool = False
     log_bytes: int = 8 << 20
 

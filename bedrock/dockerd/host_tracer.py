@@ -14,8 +14,8 @@ from pathlib import Path
 import structlog
 import trio
 
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.concurrency.nursery import open_hidden_nursery
-from bedrock.concurrency.service import backoff_delays
 from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.dockerd.containers import (
     LABEL_NODE,

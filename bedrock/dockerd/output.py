@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, EngineError, EngineUnavailable

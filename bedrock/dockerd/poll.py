@@ -14,8 +14,8 @@ import trio
 import uuid_utils
 
 from bedrock import __version__
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.concurrency.race import first_of
-from bedrock.concurrency.service import backoff_delays
 from bedrock.concurrency.sockets import DealerSocket
 from bedrock.dockerd.agent import Agent
 from bedrock.duration import format_duration

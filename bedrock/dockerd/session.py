@@ -16,9 +16,9 @@ import msgspec
 import structlog
 import trio
 
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.concurrency.groups import first_member, members
 from bedrock.concurrency.race import all_of, first_of
-from bedrock.concurrency.service import backoff_delays
 from bedrock.dockerd.containers import (
     LABEL_NODE,
     LABEL_SESSION,

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.concurrency.service_nursery import open_service_nursery
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.engine_values import ContainerMissing, ContainerState, EngineError, EngineUnavailable

@@ -15,8 +15,8 @@ import structlog
 import trio
 
 from bedrock.client import Client, open_client
+from bedrock.concurrency.backoff import backoff_delays
 from bedrock.concurrency.inotify import Inotify, open_inotify
-from bedrock.concurrency.service import backoff_delays
 from bedrock.concurrency.service_nursery import ServiceNursery, open_service_nursery
 from bedrock.errors import BedrockError, InvalidInput
 from bedrock.filemd.upload import DONE_PREFIX, UnknownToApi, remove_volume, set_aside, upload_volume

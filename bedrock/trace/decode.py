@@ -70,7 +70,6 @@ class Trace:
             raise TraceError(f"{path} has version {head.version}, this Bedrock reads versions {known}")
         self._layout = LAYOUTS[head.version]
         self._first_block = head.first_block
-        self.page_size = head.page_size
         self.realtime_offset_ns = head.realtime_offset_ns
         self.is_truncated = False
 

@@ -82,7 +82,6 @@ class Start(NamedTuple):
 
     time_ns: int
     mode: Mode
-    is_filtered: bool
     unsupported: list[str]
 
 
@@ -195,7 +194,7 @@ class Notes:
                 unsupported = [(feature.name or "").lower() for feature in Feature(int(row["unsupported"]))]
                 if row["mode"] not in set(Mode):
                     raise TraceError(f"the trace is damaged, or of a later Bedrock: it has mode {row['mode']}")
-                return Start(time_ns, Mode(int(row["mode"])), bool(row["is_filtered"]), unsupported)
+                return Start(time_ns, Mode(int(row["mode"])), unsupported)
             case RecordType.END:
                 return End(time_ns, int(row["seen"]), int(row["written"]))
             case RecordType.FILE_TOTAL:

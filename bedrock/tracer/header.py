@@ -52,7 +52,7 @@ def c_header() -> str:
     lines += [f"#define BDT_SKIPPABLE 0x{SKIPPABLE:x}u", f"#define BDT_BUCKETS {HISTOGRAM_BUCKETS}", ""]
     for kind, prefix in _PREFIXES.items():
         lines += ["enum {", *(f"\tBDT_{prefix}_{item.name} = {item.value}," for item in kind), "};", ""]
-    lines += [f"#define BDT_CAUSES {len(Cause)}", f"#define BDT_OPS {max(Op) + 1}", ""]
+    lines += [f"#define BDT_CAUSES {len(Cause)}", ""]
     for name, fields in [
         ("file_header", FILE_HEADER),
         ("block_header", BLOCK_HEADER),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedrock.concurrency.service import backoff_delays
+from bedrock.concurrency.backoff import backoff_delays
 
 pytestmark = pytest.mark.timeout(60)
 
