@@ -147,8 +147,8 @@ class SessionVolume:
     def read_ending(self) -> Ending | None:
         """Why the session is over; None while it is not."""
         try:
-            return msgspec.json.decode((self.path / ENDING).read_bytes(), type=Ending)
-        except (OSError, msgspec.DecodeError):
+            return decode_json((self.path / ENDING).read_bytes(), Ending, max_bytes=_MAX_RECORD_BYTES)
+        except (OSError, MalformedJson):
             return None
 
     def write_ending(self, ending: Ending) -> None:

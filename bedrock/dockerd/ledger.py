@@ -16,9 +16,12 @@ import trio
 from bedrock.errors import BedrockError
 from bedrock.lifecycle import Outcome
 from bedrock.model import SessionId
+from bedrock.untrusted import MalformedJson, decode_json
 from bedrock.volume import write_durably
 
 log = structlog.get_logger(__name__)
+
+_MAX_BYTES = 16 << 20
 
 
 class Ledger:
@@ -77,6 +80,6 @@ async def open_ledger(directory: Path) -> Ledger:
 def _read_all(directory: Path) -> Iterator[tuple[SessionId, Outcome]]:
     for path in directory.glob("*.json"):
         try:
-            yield SessionId(path.stem), msgspec.json.decode(path.read_bytes(), type=Outcome)
-        except (OSError, msgspec.DecodeError) as error:
+            yield SessionId(path.stem), decode_json(path.read_bytes(), Outcome, max_bytes=_MAX_BYTES)
+        except (OSError, MalformedJson) as error:
             log.warning("unreadable end of a session is left aside", path=str(path), error=str(error))

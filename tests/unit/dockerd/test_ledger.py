@@ -90,3 +90,12 @@ async def test_an_end_outlives_the_process_until_it_is_acknowledged(tmp_path: Pa
         await ledger.add(session_id, _OUTCOME)
     await ledger.acknowledge([acknowledged, acknowledged, new_session_id()])
     assert (await open_ledger(tmp_path / "ended")).outcomes == {kept: _OUTCOME}
+
+
+async def test_an_end_that_can_not_be_read_is_left_aside(tmp_path: Path) -> None:
+    ledger = await open_ledger(tmp_path)
+    whole, damaged = new_session_id(), new_session_id()
+    await ledger.add(whole, _OUTCOME)
+    for content in (b'{"message":"\xff"}', b"[" * 100_000, b"", b"{}"):
+        (tmp_path / f"{damaged}.json").write_bytes(content)
+        assert set((await open_ledger(tmp_path)).outcomes) == {whole}
