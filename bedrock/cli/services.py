@@ -92,8 +92,8 @@ async def _up(context: ServiceContext, settings: Settings) -> None:
 def up(settings: Settings) -> None:
     """Start the API, a DockerD and a FileMD on this machine, in one process.
 
-    Ctrl-C ends it: sessions that run are stopped, and their traces are brought home first. A second Ctrl-C ends it within
-    a few seconds: sessions are killed, and what is not home by then is brought home by the next start.
+    Ctrl-C ends it: sessions that run are stopped, and their traces are brought home first. A second Ctrl-C ends it
+    within a few seconds: sessions are killed, and what is not home by then is brought home by the next start.
     """
     _serve("bedrock", _up, settings)
 
