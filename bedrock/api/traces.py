@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 import trio
 
 from bedrock.api.artifacts import ArtifactDir
@@ -21,6 +22,9 @@ from bedrock.trace.image_files import read_image_files
 from bedrock.trace.page import page_of
 from bedrock.trace.report import report_of
 from bedrock.trace.summary import summarise
+from bedrock.untrusted import shortened
+
+log = structlog.get_logger(__name__)
 
 _KEPT = 64
 _KEPT_BYTES = 64 << 20
@@ -97,6 +101,10 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except TraceError as error:
         raise Problem(422, str(error).replace(str(path), path.name)) from None
+    except (ArithmeticError, LookupError, ValueError, MemoryError) as error:
+        # What numbers a forged trace may hold is endless; that they make no sense shows in the arithmetic.
+        log.exception("trace can't be read", path=str(path))
+        raise Problem(422, f"{path.name} is damaged: {shortened(repr(error))}") from None
 
 
 def _next_of(pieces: Any) -> bytes | None:

@@ -38,6 +38,7 @@ class SessionOutput:
         self._is_whole = False  # all that is to be had has been read
         self._has_counted_all = True  # no byte went by unseen after the cut
         self._has_holes = False
+        self._engine_was_away = False
         self._is_unsure = False  # whether the last line has an end
         self._error = ""
         self._scope = trio.CancelScope()
@@ -67,6 +68,8 @@ class SessionOutput:
             yield f"the output was cut at its max_output of {format_size(files.limit)}: {least}{files.over} bytes more"
         if self._has_holes:
             yield "output is missing: the engine's log had lost it before it could be read again after a restart"
+        if self._engine_was_away:
+            yield "output may be missing: the engine was away for a while, and what is printed then can be lost"
         if self._is_unsure:
             yield "the last line of the output may have had an end, which the engine's log does not show"
         if not self._is_whole:
@@ -98,10 +101,12 @@ class SessionOutput:
                 except ContainerMissing:
                     self._has_holes = self._is_whole = True
                 except EngineUnavailable:
+                    self._engine_was_away = True
                     await self._engine.wait_back()
                 except EngineError as error:
                     log.warning("the output of a container can't be read", container=self._container, error=str(error))
                 if not self._is_whole:
+                    self._engine_was_away |= stream is not None
                     stream = None
                     await trio.sleep(next(delays))
         finally:

@@ -18,7 +18,7 @@ from bedrock.trace.blocks import BlockHeader, TraceError, hop, read_head
 from bedrock.trace.layouts import LAYOUTS, PRESENT
 from bedrock.trace.notes import Notes, Start
 from bedrock.tracer.format import NOTE_ENTRY, CallFlag, dtype_of
-from bedrock.tracer.operations import Op
+from bedrock.tracer.operations import MAX_OPS, Op
 
 _ENTRY = dtype_of(NOTE_ENTRY)
 # What a block may need when it is unpacked. The tracer's own are a tenth of this; a damaged size must not be believed.
@@ -118,6 +118,8 @@ class Trace:
             at += count * dtype.itemsize
             # Times are written as differences, since those are small.
             columns[name] = np.cumsum(column.view(np.int64)) if name == "time_ns" else column
+        if count and int(columns["op"].max()) >= MAX_OPS:
+            raise TraceError(f"{self._path} is damaged: a call has the operation {columns['op'].max()}")
         for name, dtype in PRESENT.columns:
             # A mark of version 3 has no room in the flags of version 2.
             columns[name] = columns[name].astype(dtype, copy=False) if name in columns else np.zeros(count, dtype)

@@ -18,7 +18,7 @@ from bedrock.trace.errnos import error_name
 from bedrock.trace.names import Names, Rows, read_rows
 from bedrock.trace.schema import MARKS, SCHEMA
 from bedrock.tracer.format import CallFlag
-from bedrock.tracer.operations import Op
+from bedrock.tracer.operations import MAX_OPS, Op, name_of
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -66,7 +66,7 @@ _WITH_SIZE[
         Op.READAHEAD, Op.FADVISE64, Op.SYNC_FILE_RANGE, Op.LISTXATTRAT, Op.AIO_READ, Op.AIO_WRITE,
     ]
 ] = True  # fmt: skip
-_OP_NAMES = pa.array([Op(number).name.lower() if number in set(Op) else str(number) for number in range(256)])
+_OP_NAMES = pa.array([name_of(number) for number in range(MAX_OPS)])
 _ERRORS = [error_name(number) for number in range(4096)]
 
 

@@ -13,8 +13,9 @@ from bedrock.trace.layouts import PRESENT, Layout
 from bedrock.trace.paths import path_of
 from bedrock.tracer.causes import Feature
 from bedrock.tracer.format import LAYOUT, Mode, RecordType, TextFlag
-from bedrock.tracer.operations import Op
+from bedrock.tracer.operations import MAX_OPS
 
+_MAX_COUNT = 2**63 - 1
 _HEAD = np.dtype([("size", "<u2"), ("type", "<u2"), ("tid", "<u4"), ("time_ns", "<u8")])
 
 
@@ -108,7 +109,7 @@ class OpTotal(NamedTuple):
 
     tgid: int
     started_ns: int
-    op: Op
+    op: int
     calls: int
     errors: int
     duration_ns: int
@@ -192,6 +193,8 @@ class Notes:
                 return Process(tid, time_ns, tgid, parent, container_tid, container_pid, name, started_ns)
             case RecordType.START:
                 unsupported = [(feature.name or "").lower() for feature in Feature(int(row["unsupported"]))]
+                if row["mode"] not in set(Mode):
+                    raise TraceError(f"the trace is damaged, or of a later Bedrock: it has mode {row['mode']}")
                 return Start(time_ns, Mode(int(row["mode"])), bool(row["is_filtered"]), unsupported)
             case RecordType.END:
                 return End(time_ns, int(row["seen"]), int(row["written"]))
@@ -212,7 +215,9 @@ class Notes:
                 calls, errors, duration_ns = (int(row[name]) for name in ("calls", "errors", "duration_ns"))
                 latency = row["latency"].tolist()
                 tgid, started_ns = int(row["tgid"]), int(row["started_ns"])
-                return OpTotal(tgid, started_ns, Op(int(row["op"])), calls, errors, duration_ns, latency)
+                if row["op"] >= MAX_OPS or max(calls, errors, duration_ns) > _MAX_COUNT:
+                    raise TraceError("the trace is damaged: it counts calls that there are not")
+                return OpTotal(tgid, started_ns, int(row["op"]), calls, errors, duration_ns, latency)
         (text,) = self.texts(indices, kind, rows["text_size"])
         flags = TextFlag(int(row["flags"]))
         if kind is RecordType.STRING:

@@ -21,7 +21,7 @@ from bedrock.trace.columns import NONE
 from bedrock.trace.names import Names, Rows
 from bedrock.trace.summary import READS, WRITES, is_one_of
 from bedrock.tracer.format import CallFlag
-from bedrock.tracer.operations import Op
+from bedrock.tracer.operations import Op, name_of
 
 # Darshan's bins of access sizes, in bytes: the upper bounds, each still inside its bin.
 SIZE_BOUNDS = [100, 1_000, 10_000, 100_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000, 1_000_000_000]
@@ -297,7 +297,7 @@ class PatternAdder:
             SlowCall(
                 t_s=(time_ns - self._begin_ns) / 1e9,
                 duration_ns=duration,
-                op=Op(op).name.lower(),
+                op=name_of(op),
                 path=self._names.text(path),
                 pid=pid,
             )
@@ -307,6 +307,6 @@ class PatternAdder:
     def lookups(self) -> list[tuple[str, int, str, int]]:
         """Failed look-ups: path, errno, call, how often."""
         return [
-            (self._names.texts[path], errno, Op(op).name.lower(), count)
+            (self._names.texts[path], errno, name_of(op), count)
             for (path, errno, op), count in self._lookups.most_common(500)
         ]

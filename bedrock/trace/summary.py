@@ -15,7 +15,7 @@ from bedrock.trace.decode import Trace
 from bedrock.trace.names import Names, Rows, read_rows
 from bedrock.trace.notes import FileTotal, OpTotal
 from bedrock.tracer.format import HISTOGRAM_BUCKETS, CallFlag, RecordType
-from bedrock.tracer.operations import Op
+from bedrock.tracer.operations import Op, name_of
 
 OPENS = (Op.OPEN, Op.OPENAT, Op.OPENAT2, Op.CREAT, Op.URING_OPEN)
 READS = (Op.READ, Op.PREAD64, Op.READV, Op.PREADV, Op.PREADV2, Op.URING_READ, Op.AIO_READ)
@@ -249,7 +249,7 @@ class Adder:
             processes=self._process_uses(),
             ops=[
                 OpUse(
-                    op=Op(number).name.lower(),
+                    op=name_of(number),
                     calls=int(self._ops["calls"][number]),
                     errors=int(self._ops["errors"][number]),
                     duration_ns=int(self._ops["duration_ns"][number]),

@@ -153,6 +153,16 @@ class Op(enum.IntEnum):
     CORE_DUMP = 133  # no call: the kernel wrote, or piped, a core dump of the process; it is not known where
 
 
+# Numbers are below this, also those that a later Bedrock adds.
+MAX_OPS = 256
+_NAMES = {op.value: op.name.lower() for op in Op}
+
+
+def name_of(number: int) -> str:
+    """The name of an operation; the number itself where this Bedrock does not know it."""
+    return _NAMES.get(number, str(number))
+
+
 def _range(first: Op, last: Op) -> frozenset[Op]:
     return frozenset(Op(number) for number in range(first, last + 1))
 

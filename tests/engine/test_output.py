@@ -176,7 +176,7 @@ async def test_connections_to_the_engine_that_break_lose_and_double_nothing(
         async with open_client(fleet.url) as client:
             assert (await content(client, session, STDOUT), await content(client, session, STDERR)) == _numbers()
         assert session.output is not None
-        assert session.output.message == ""
+        assert session.output.message.startswith("output may be missing: the engine was away for a while")
 
 
 async def test_what_is_printed_while_dockerd_is_dead_comes_home(fleet: Fleet, image: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from entries import ENTRIES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from bedrock.errors import InvalidInput
 from bedrock.lifecycle import Outcome
 from bedrock.untrusted import MalformedJson, decode_json, shortened
 from bedrock.wire import Event, PacketError, StartOrder, decode_packet, decode_payload
-from tests.entries import ENTRIES
 
 _LAX = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

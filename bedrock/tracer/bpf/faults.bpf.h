@@ -99,6 +99,12 @@ static __always_inline int faulted(__u64 address, __u64 error_code)
 		count_lost(slot, BDT_CAUSE_MAPPING_BUSY);
 		return 0;
 	}
+	/* The kernel tries a page that it can't have once more, which is no other fault. */
+	if (thread->op && thread->faulted_at > thread->time_ns && thread->fault.position == address &&
+	    !(thread->fault.flags & BDT_CALL_FOR_WRITE) == !(error_code & FAULT_WRITE)) {
+		thread->faulted_at = now;
+		return 0;
+	}
 	if (!is_known) {
 		forget(&thread->fault);
 		thread->noted_ns = now;

@@ -59,12 +59,11 @@ int __noinline number_file(struct subject *subject, __u64 dentry, __u64 mnt)
 }
 
 /* Whether a thread used this file last, and what is known of files has not changed since. */
-static __always_inline bool is_recent(struct recent *recent, struct subject *subject, struct session *session,
-				      __u32 introductions)
+static __always_inline bool is_recent(struct recent *recent, struct subject *subject, struct session *session)
 {
 	return recent->identity.inode == subject->inode && recent->identity.link == subject->link &&
 	       recent->identity.device == subject->device && recent->identity.session == session->number &&
-	       recent->introductions == introductions && recent->known.tree_changes == session->tree_changes;
+	       recent->introductions == session->introductions && recent->known.tree_changes == session->tree_changes;
 }
 
 /*
@@ -73,26 +72,28 @@ static __always_inline bool is_recent(struct recent *recent, struct subject *sub
  */
 int __noinline identify(struct thread *thread, struct subject *subject, __u64 dentry, __u64 mnt, __u32 when)
 {
-	struct recent *recent;
 	struct session *session;
+	struct recent *recent;
 	struct known *before;
-	__u32 introductions;
 
 	if (!thread || !subject)
 		return 0;
-	recent = &thread->recent;
 	session = session_at(thread->slot);
-	/* Before we look: what is introduced meanwhile makes it another number. */
-	introductions = session->introductions;
 	if (when == IF_NEW && session->opens_are_untold)
 		when = IF_ANOTHER;
 	number_file(subject, dentry, mnt);
-	if (when != IF_NEW || !is_recent(recent, subject, session, introductions)) {
+	if (when != IF_NEW || !is_recent(&thread->recent, subject, session)) {
+		/* Kernels before 6.5 take keys from a map or the stack, where there is no room; this is in a map to them. */
+		thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
+		if (!thread)
+			return 0;
+		recent = &thread->recent;
 		recent->identity.inode = subject->inode;
 		recent->identity.device = subject->device;
 		recent->identity.link = subject->link;
 		recent->identity.session = session->number;
-		recent->introductions = introductions;
+		/* Before we look: what is introduced meanwhile makes it another number. */
+		recent->introductions = session->introductions;
 		before = bpf_map_lookup_elem(&known_files, &recent->identity);
 		if (before)
 			recent->known = *before;
@@ -106,8 +107,8 @@ int __noinline identify(struct thread *thread, struct subject *subject, __u64 de
 			__sync_fetch_and_add(&session->introductions, 1);
 		}
 	}
-	subject->generation = recent->known.generation;
-	if (recent->known.wanted == UNWANTED_FILE)
+	subject->generation = thread->recent.known.generation;
+	if (thread->recent.known.wanted == UNWANTED_FILE)
 		subject->flags |= UNWANTED;
 	return 0;
 }

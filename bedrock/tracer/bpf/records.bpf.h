@@ -54,7 +54,8 @@ __u64 __noinline sum_of_iovecs(struct subject *subject, __u64 at, __u64 count, _
  */
 static __always_inline __s64 began_at(struct subject *subject, __s64 moved)
 {
-	__s64 offset = moved > 0 ? FIELD(file, subject->file, f_pos) - moved : subject->position;
+	__u64 file = subject->file;
+	__s64 offset = moved > 0 ? FIELD(file, file, f_pos) - moved : subject->position;
 
 	if (offset != subject->position && !(subject->flags & BDT_CALL_APPEND))
 		subject->flags |= BDT_CALL_OFFSET_SHARED;

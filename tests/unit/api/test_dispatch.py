@@ -198,7 +198,7 @@ async def test_a_waiting_poll_is_answered_the_moment_there_is_work(api: Api, cli
 async def test_orders_that_are_too_large_for_one_answer_come_in_several(
     api: Api, client: Client, is_ours: bool
 ) -> None:
-    async with open_node(api, "a") as node:
+    async with open_node(api.socket_endpoint, "a") as node:
         slots = {"protocol": "2", "slots": "200", "boot": "b"} if is_ours else {}
         first = await node.poll(**slots, **({"full": "true"} if is_ours else {}))
         seen = {"api_boot": first["headers"]["api_boot"], "seen": first["headers"]["revision"]} if is_ours else {}

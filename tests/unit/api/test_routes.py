@@ -17,7 +17,7 @@ import httpx
 import pytest
 import trio
 
-from bedrock.api import app, readiness
+from bedrock.api import app, readiness, traces
 from bedrock.api.requests import CreateRequest, new_session
 from bedrock.api.service import Api
 from bedrock.api.sessions import SessionPage, Sessions
@@ -196,6 +196,20 @@ async def test_a_trace_that_is_not_one_is_said_to_be_so(
         assert answer.status_code == 422, answer.text
         assert "trace" in answer.json()["detail"]
         assert str(tmp_path) not in answer.text
+
+
+async def test_a_trace_that_was_forged_is_refused(
+    api: Api, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(path: Path) -> None:
+        raise IndexError("list index out of range")
+
+    session = await client.create("busybox", "true", ttl="1s")
+    (tmp_path / "trace.bdt").write_bytes(b"forged")
+    await client.upload(session.id, tmp_path / "trace.bdt")
+    monkeypatch.setattr(traces, "summarise", stumble)
+    problem = await curl(f"{api.url}/api/sessions/{session.id}/trace")
+    assert (problem["status"], problem["detail"][:20]) == (422, "trace.bdt is damaged")
 
 
 async def test_a_list_is_paged_filtered_and_ordered(api: Api, client: Client) -> None:

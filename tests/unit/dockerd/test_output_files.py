@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedrock.dockerd.engine_values import EngineError
@@ -89,6 +89,7 @@ _LINES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(lines=_LINES, known=st.integers(0, 1 << 17))
 def test_a_replay_adds_what_is_missing_and_no_byte_else(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], known: int
@@ -129,6 +130,7 @@ def test_a_replay_ends_at_the_cut(tmp_path: Path) -> None:
     assert ((tmp_path / "out").read_bytes(), files.over) == (b"1\n2", 1)
 
 
+@settings(deadline=None)
 @given(
     frames=st.lists(st.tuples(st.sampled_from([_OUT, _ERR]), st.binary(max_size=300)), max_size=8),
     cuts=st.lists(st.integers(0, 2500), max_size=8),

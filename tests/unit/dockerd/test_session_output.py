@@ -40,6 +40,9 @@ class ScriptedEngine:
             finished_at=None, labels={}, image_id="2",
         )  # fmt: skip
 
+    async def wait_back(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def attach_output(self, _container: str) -> Any:
         await trio.lowlevel.checkpoint()
         return _Opened(_next(self._attached))
@@ -114,7 +117,10 @@ async def test_after_a_broken_connection_the_log_is_read_until_the_container_has
         logs=[(_lines(1, 2, 3), EngineUnavailable("cut")), (_lines(1, 2, 3), True), (_lines(1, 2, 3, 4), True)],
         attached=[(_lines(1), error)],
     )
-    assert await _followed(engine, volume, 100) == Output(stdout=8)
+    ended = await _followed(engine, volume, 100)
+    assert ended.stdout == 8
+    # An engine that dies loses what is printed until it is back, of a container that ends meanwhile.
+    assert "output may be missing: the engine was away" in ended.message
     assert _kept(volume) == b"1\n2\n3\n4\n"
     assert engine.followed == [True, True, False]
 

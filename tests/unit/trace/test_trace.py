@@ -125,6 +125,28 @@ def test_whatever_is_damaged_is_read_or_refused_and_nothing_else(
         report_of(path, None)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        start(mode=2**32 - 1),  # type: ignore[arg-type]
+        call(300, 5),  # type: ignore[arg-type]
+        record(RecordType.OP_TOTAL, tgid=7, op=1030, calls=3),
+        record(RecordType.OP_TOTAL, tgid=7, op=int(Op.READ), calls=2**64 - 1),
+    ],
+)
+def test_a_trace_whose_numbers_can_not_be_is_refused(write: Callable[..., Path], forged: bytes) -> None:
+    path = write([start(), process(), forged])
+    with pytest.raises(TraceError, match="damaged"):
+        summarise(path)
+
+
+def test_an_operation_that_a_later_bedrock_has_is_called_by_its_number(write: Callable[..., Path]) -> None:
+    path = write([start(), process(), call(250, 5), end()])  # type: ignore[arg-type]
+    assert [use.op for use in summarise(path).ops] == ["250"]
+    assert [event.op for event in read_events(path)] == ["250"]
+    assert [call.op for call in report_of(path, None).slowest] == ["250"]
+
+
 def test_any_zstd_tool_reads_a_trace(write: Callable[..., Path]) -> None:
     reader = zstandard.ZstdDecompressor().stream_reader(write(sample()).read_bytes(), read_across_frames=True)
     assert b"/bin/cat" in reader.read()
