@@ -1,6 +1,6 @@
 """A real browser on a page: what it shows, what it can be clicked on, and what it asks the world for.
 
-It runs without a network, and is spoken to by the DevTools protocol on two pipes.
+It runs without a network where its page is a file, and is spoken to by the DevTools protocol on two pipes.
 """
 
 from __future__ import annotations
@@ -132,13 +132,27 @@ class Browser:
 
 @asynccontextmanager
 async def open_browser(page: Path, *, limit_s: float = 90) -> AsyncIterator[Browser]:
-    """Open the file ``page`` and yield once its script has come to its end."""
+    """Open the file ``page`` without a network and yield once its script has come to its end."""
+    command = ["unshare", "--net", "chromium"]
+    async with _open(command, page.as_uri(), page.parent / "profile", limit_s) as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def open_site(url: str, profile: Path, *, limit_s: float = 90) -> AsyncIterator[Browser]:
+    """Open the page at ``url`` and yield once its script has come to its end."""
+    async with _open(["chromium"], url, profile, limit_s) as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def _open(command: list[str], url: str, profile: Path, limit_s: float) -> AsyncIterator[Browser]:
     to_browser, ours_out = os.pipe()
     ours_in, from_browser = os.pipe()
     # The browser's ends are descriptors 3 and 4, by definition of --remote-debugging-pipe.
-    command = ["unshare", "--net", "bash", "-c", f'exec chromium "$@" 3<&{to_browser} 4>&{from_browser}', "bash"]
+    shell = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash"]
     process = await trio.lowlevel.open_process(
-        [*command, *_OPTIONS, f"--user-data-dir={page.parent}/profile"],
+        [*shell, *command, *_OPTIONS, f"--user-data-dir={profile}"],
         pass_fds=(to_browser, from_browser),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -149,7 +163,7 @@ async def open_browser(page: Path, *, limit_s: float = 90) -> AsyncIterator[Brow
         try:
             with trio.fail_after(limit_s):
                 async with open_hidden_nursery() as nursery:
-                    browser = Browser(receive, send, page.as_uri())
+                    browser = Browser(receive, send, url)
                     nursery.start_soon(browser.read)
                     await browser.open()
                     yield browser

@@ -15,6 +15,7 @@ from bedrock.api import requests
 from bedrock.api.artifacts import ArtifactDir, check_filename
 from bedrock.api.asgi import BedrockQuart, make_quart
 from bedrock.api.coordinator import Coordinator
+from bedrock.api.origins import keep_foreign_pages_out
 from bedrock.api.problems import Problem, install_error_handlers
 from bedrock.api.ranges import RangeNotSatisfiable, parse_range
 from bedrock.api.readiness import Check, check_parts
@@ -68,6 +69,7 @@ def make_app(
     """
     app = make_quart("bedrock", max_body_bytes=max_upload)
     install_error_handlers(app)
+    keep_foreign_pages_out(app)
     _add_session_routes(app, coordinator, artifacts, stopping)
     _add_file_routes(app, coordinator, artifacts, stopping)
     _add_service_routes(app, coordinator, parts, leaving)
