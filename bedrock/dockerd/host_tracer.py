@@ -245,7 +245,10 @@ class HostTracer:
                 state = await self._wait_ready(running)
             if state is None:
                 said = await self._engine.tail(name)
-                raise HostTracerFailed(f"the tracer of this host did not become ready: {said or 'it said nothing'}")
+                log.error("the tracer of this host did not become ready", tracer=name, said=said)
+                # Its last line says why; those before it are the verifier's log.
+                reason = said.rpartition("\n")[2].removeprefix("bdtrace: ") or "it said nothing"
+                raise HostTracerFailed(f"the tracer of this host did not become ready: {reason}")
         except BaseException:
             # Nobody knows of it yet, so nobody else removes it, also when DockerD ends while it is being started.
             with trio.move_on_after(_REMOVE_S, shield=True), suppress(EngineError):
