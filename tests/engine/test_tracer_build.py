@@ -169,9 +169,10 @@ def test_everything_compiles_for_arm64_too(tmp_path: Path) -> None:
     arm64 = ["clang", "--target=aarch64-linux-gnu", "-O2", *strict, "-isystem", "/usr/aarch64-linux-gnu/include"]
     probes = ["clang", "-target", "bpf", "-O2", "-g", "-D__TARGET_ARCH_arm64", *strict]
     run = partial(subprocess.run, cwd=tmp_path, check=True)
-    run([*probes, "-I/usr/include/x86_64-linux-gnu", "-c", "bdtrace.bpf.c", "-o", "bdtrace.bpf.o"])
-    skeleton = ["bpftool", "gen", "skeleton", "bdtrace.bpf.o", "name", "bdtrace_bpf"]
-    (tmp_path / "bdtrace.skel.h").write_bytes(run(skeleton, capture_output=True).stdout)
+    for name in ("bdtrace", "look"):
+        run([*probes, "-I/usr/include/x86_64-linux-gnu", "-c", f"{name}.bpf.c", "-o", f"{name}.bpf.o"])
+        skeleton = ["bpftool", "gen", "skeleton", f"{name}.bpf.o", "name", f"{name}_bpf"]
+        (tmp_path / f"{name}.skel.h").write_bytes(run(skeleton, capture_output=True).stdout)
     for source in sorted(tmp_path.glob("*.c")):
         if source.name == "gate.c":
             run([*arm64, "-ffreestanding", "-fno-builtin", "-c", source.name])
