@@ -143,7 +143,7 @@ async def test_a_trace_that_reaches_its_size_says_so_and_its_counts_add_up(clien
         ({"paths": ["srv"]}, "not absolute"),
         ({"paths": [f"/{number}" for number in range(9)]}, "limit is 8"),
         ({"max_size": "a lot"}, "not a size"),
-        ({"max_size": -1}, "negative"),
+        ({"max_size": -1}, "is not from 0"),
         ({"colour": "red"}, "unknown field"),
     ],
 )
