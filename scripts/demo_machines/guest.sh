@@ -26,7 +26,8 @@ esac
 
 cd /root || fail "there is no /root"
 echo "# git clone bedrock"
-git -c advice.detachedHead=false clone --quiet /media/bedrock.bundle bedrock || fail "git clone"
+# A bundle has no branch, about which git would have much to say.
+git -c advice.detachedHead=false -c init.defaultBranch=main clone --quiet /media/bedrock.bundle bedrock || fail "git clone"
 echo "# cd bedrock && scripts/demo"
 (cd bedrock && exec scripts/demo)
 code=$?
