@@ -9,6 +9,8 @@ from pathlib import Path
 
 import trio
 
+_DEFAULT = "unix:///var/run/docker.sock"
+
 
 class EngineProxy:
     """Passes connections on to the real engine. Made by :func:`open_engine_proxy`."""
@@ -23,7 +25,7 @@ class EngineProxy:
             scope.cancel()
 
     async def _serve(self, client: trio.SocketStream) -> None:
-        engine = await trio.open_unix_socket(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+        engine = await trio.open_unix_socket(os.environ.get("DOCKER_HOST", _DEFAULT).removeprefix("unix://"))
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
             async with client, engine, trio.open_nursery() as nursery:
