@@ -149,7 +149,7 @@ def judge_test(test: Test, client: GuestClient, *, page_bytes: int, unsupported:
         wanted = {key: offered[key] for key in inspect.signature(test.function).parameters}
         try:
             trio.run(lambda: test.function(**wanted))
-        except NotHere as missing:
+        except (NotHere, pytest.skip.Exception) as missing:
             outcome, detail = Outcome.LEFT_OUT, str(missing)
         except GuestFailed:
             raise

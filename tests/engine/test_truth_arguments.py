@@ -73,6 +73,8 @@ async def test_what_is_appended_has_the_offset_to_which_it_went(
     session = await finished(client, await client.create(image, ["appends", how], ttl="60s"))
     if session.exit_code == 3:
         pytest.skip("this kernel has no io_uring")
+    if session.exit_code == 5:
+        pytest.skip("this kernel's overlay leaves RWF_APPEND out")
     # The program ends with another code when it does not find its bytes where the test expects them.
     assert session.exit_code == 0, session.message
     assert session.trace is not None
