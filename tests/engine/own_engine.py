@@ -95,5 +95,32 @@ class OwnEngine:
             own.close()
             self._process.terminate()
             self._process.wait(timeout=30)
+        self._end_processes()
         subprocess.run(["umount", "--lazy", f"{self._root}/data"], capture_output=True, check=False)
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def processes(self) -> list[int]:
+        """What still runs of it: itself, its containerd, those that keep its containers, and what they keep."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                # Of a zombie there are no words left.
+                if entry.name.isdigit() and f"{self._root}/".encode() in (entry / "cmdline").read_bytes():
+                    found += [*_descendants(int(entry.name)), int(entry.name)]
+        return found
+
+    def _end_processes(self) -> None:
+        """An engine that was killed leaves behind what its successor does not find again."""
+        while remaining := self.processes():
+            for process in remaining:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def _descendants(process: int) -> list[int]:
+    found: list[int] = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            found += [*_descendants(int(child)), int(child)]
+    return found

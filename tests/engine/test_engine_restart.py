@@ -35,6 +35,7 @@ def engine(image: str) -> Iterator[OwnEngine]:
         yield engine
     finally:
         engine.close()
+        assert engine.processes() == []
 
 
 @pytest.fixture
