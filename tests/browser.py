@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -151,8 +152,11 @@ async def _open(command: list[str], url: str, profile: Path, limit_s: float) -> 
     ours_in, from_browser = os.pipe()
     # The browser's ends are descriptors 3 and 4, by definition of --remote-debugging-pipe.
     shell = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash"]
+    # It makes sockets in there, whose names may not be long, and leaves them when it is killed.
+    room = tempfile.TemporaryDirectory(prefix="bedrock-browser-", ignore_cleanup_errors=True)
     process = await trio.lowlevel.open_process(
         [*shell, *command, *_OPTIONS, f"--user-data-dir={profile}"],
+        env={**os.environ, "TMPDIR": room.name},
         pass_fds=(to_browser, from_browser),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -172,3 +176,4 @@ async def _open(command: list[str], url: str, profile: Path, limit_s: float) -> 
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
+            room.cleanup()

@@ -15,6 +15,7 @@ from bedrock.client import ApiError, ApiUnreachable, Client, open_client
 from bedrock.concurrency.backoff import backoff_delays
 from bedrock.model import EventClass, LogsState, Reason, Session, Status
 from bedrock.printable import printable
+from bedrock.untrusted import shortened
 from bedrock.volume import STDERR, STDOUT
 
 _EXIT_TTL = 124  # as timeout(1) has it
@@ -23,6 +24,7 @@ _EXIT_STOPPED = 143
 # For how long `run` looks for an API that went away in the middle; the session itself does not mind.
 _API_AWAY_S = 300.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.2, 5.0
+_MAX_COMMAND = 40  # characters of it in a table
 
 
 _CLASSES = ", ".join(EventClass)
@@ -211,7 +213,7 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
         [
             item.id,
             item.image,
-            _shortened(printable(item.command)),
+            shortened(printable(item.command), _MAX_COMMAND),
             age(item.created_at),
             item.status,
             outcome_of(item),
@@ -221,10 +223,6 @@ async def ps(status: str | None, labels: dict[str, str], limit: int, as_json: bo
         for item in sessions
     ]
     print_table(["ID", "IMAGE", "COMMAND", "AGE", "STATUS", "ENDED", "TRACE", "NODE"], rows)
-
-
-def _shortened(text: str, length: int = 40) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 @click.command()

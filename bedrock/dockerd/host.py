@@ -5,9 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bedrock.concurrency.inotify import Inotify
-from bedrock.dockerd.containers import (
-    ForeignNeeds,
-)
+from bedrock.dockerd.containers import ForeignNeeds
 from bedrock.dockerd.engine import Engine
 from bedrock.dockerd.host_tracer import HostTracer
 from bedrock.dockerd.image_files import ImageListings

@@ -1,8 +1,7 @@
 """What a container prints, as the engine sends it: frames on one connection, read by a thread of the caller's.
 
 There are two ways to it. *Attached* to a container before its start one gets every byte as it was printed, at the speed
-of the connection. The engine's *log* has what was printed before one came, line by line, and is read at the pace of
-some 80,000 lines a second.
+of the connection. The engine's *log* has what was printed before one came, but line by line, which is much slower.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ class TraceHead(NamedTuple):
     """The head of a trace file. ``first_block`` is where the first block begins, in bytes."""
 
     version: int
-    page_size: int
     realtime_offset_ns: int
     first_block: int
 
@@ -61,8 +60,8 @@ def read_head(path: Path) -> TraceHead:
         raise TraceError(f"{path} has version 1, which this Bedrock does not read any more")
     if len(head) < _HEADER.size or head[8:16] != MAGIC:
         raise TraceError(f"{path} is no trace of Bedrock's")
-    _, frame_size, _, version, page_size, realtime_offset_ns = _HEADER.unpack(head)
-    return TraceHead(version, page_size, realtime_offset_ns, 8 + frame_size)
+    _, frame_size, _, version, _, realtime_offset_ns = _HEADER.unpack(head)
+    return TraceHead(version, realtime_offset_ns, 8 + frame_size)
 
 
 def hop(path: Path, first_block: int) -> Generator[BlockHeader, None, bool]:
