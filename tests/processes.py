@@ -115,11 +115,17 @@ class Fleet:
     def api(self) -> Process:
         return self.process("bedrock.api")
 
-    def dockerd(self, name: str) -> Process:
-        return self.process("bedrock.dockerd", "--dockerd-name", name, name=f"dockerd-{name}")
+    def dockerd(self, name: str, *arguments: str) -> Process:
+        return self.process("bedrock.dockerd", "--dockerd-name", name, *arguments, name=f"dockerd-{name}")
 
     def filemd(self) -> Process:
         return self.process("bedrock.filemd")
+
+    def start(self, name: str = "alpha", *arguments: str) -> Process:
+        """Start an API, a FileMD and a DockerD of this name with these arguments; return the DockerD."""
+        self.api().start()
+        self.filemd().start()
+        return self.dockerd(name, *arguments).start()
 
     def command(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
         """Run ``bedrock ARGUMENTS`` against this fleet."""

@@ -84,9 +84,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory, oracle_programs: dict[str, 
 def running_fleet(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Fleet]:
     """One of everything, for all tests that don't kill anything."""
     with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
-        fleet.api().start()
-        fleet.dockerd("alpha").start()
-        fleet.filemd().start()
+        fleet.start()
         yield fleet
     assert leftovers_of("alpha", fleet.data_dir) == []
 

@@ -59,9 +59,7 @@ async def _wait_ended(client: Client, wanted: int) -> None:
 async def test_an_engine_that_is_killed_three_times_costs_the_sessions_that_ran_and_no_others(
     restless: Fleet, engine: OwnEngine, image: str
 ) -> None:
-    restless.api().start()
-    restless.process("bedrock.dockerd", "--dockerd-name", "alpha", "--dockerd-slots", "4", name="dockerd").start()
-    restless.filemd().start()
+    restless.start("alpha", "--dockerd-slots", "4")
     ended: list[Session] = []
     async with open_client(restless.url) as client:
         made = [
@@ -91,9 +89,7 @@ async def test_an_engine_that_is_killed_three_times_costs_the_sessions_that_ran_
 async def test_a_session_that_has_not_started_says_that_it_waits_for_the_engine_and_runs_when_it_is_back(
     restless: Fleet, engine: OwnEngine, image: str
 ) -> None:
-    restless.api().start()
-    dockerd = restless.dockerd("alpha").start()
-    restless.filemd().start()
+    dockerd = restless.start()
     async with open_client(restless.url) as client:
         await finished(client, await client.create(image, "true", ttl="60s"))
         engine.kill()
@@ -114,9 +110,7 @@ async def test_a_session_that_has_not_started_says_that_it_waits_for_the_engine_
 async def test_an_engine_that_does_not_come_back_is_waited_for_as_long_as_the_setting_says(
     restless: Fleet, engine: OwnEngine, image: str
 ) -> None:
-    restless.api().start()
-    restless.process("bedrock.dockerd", "--dockerd-engine-timeout", "1s", "--dockerd-name", "alpha").start()
-    restless.filemd().start()
+    restless.start("alpha", "--dockerd-engine-timeout", "1s")
     async with open_client(restless.url) as client:
         engine.kill()
         session = await client.create(image, "true", ttl="60s")

@@ -182,9 +182,7 @@ async def test_the_trace_of_known_io_equals_what_the_program_did(
 
 async def test_a_ring_that_is_too_small_reads_as_lossy_and_the_counts_add_up(fleet: Fleet, image: str) -> None:
     fleet.environment["BEDROCK_DOCKERD_TRACER_RING"] = "4KiB"
-    fleet.api().start()
-    fleet.dockerd("tiny").start()
-    fleet.filemd().start()
+    fleet.start("tiny")
     async with open_client(fleet.url) as client:
         command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=100000"]
         session = await finished(client, await client.create(image, command, ttl="60s"))

@@ -142,9 +142,7 @@ def _numbers() -> tuple[bytes, bytes]:
 
 
 async def test_a_dockerd_that_is_killed_again_and_again_loses_and_doubles_nothing(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    fleet.filemd().start()
-    dockerd = fleet.dockerd("alpha").start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         session = await running(client, await client.create(image, ["sh", "-c", _NUMBERS], ttl="60s"))
         for number in (b"\n400\n", b"\n1200\n"):
@@ -180,9 +178,7 @@ async def test_connections_to_the_engine_that_break_lose_and_double_nothing(
 
 
 async def test_what_is_printed_while_dockerd_is_dead_comes_home(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    fleet.filemd().start()
-    dockerd = fleet.dockerd("alpha").start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         session = await client.create(image, ["sh", "-c", f"echo begin; {_WAIT}; {_NUMBERS}"], ttl="60s")
         await _wait_kept(fleet, session.id, b"begin\n")
@@ -197,9 +193,7 @@ async def test_what_is_printed_while_dockerd_is_dead_comes_home(fleet: Fleet, im
 
 
 async def test_a_cut_goes_on_being_counted_by_the_next_dockerd(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    fleet.filemd().start()
-    dockerd = fleet.dockerd("alpha").start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         command = ["sh", "-c", f"head -c 50000 /dev/zero; {_WAIT}; head -c 10000 /dev/zero"]
         session = await client.create(image, command, ttl="60s", max_output=1000)
@@ -218,9 +212,7 @@ async def test_a_cut_goes_on_being_counted_by_the_next_dockerd(fleet: Fleet, ima
 
 
 async def test_a_log_that_has_lost_what_was_printed_meanwhile_is_said(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    fleet.filemd().start()
-    dockerd = fleet.dockerd("alpha").start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         # Short lines, for which the engine's log needs so much that it drops the first ones.
         command = ["sh", "-c", f"echo 1; {_WAIT}; seq 2 200000"]
@@ -237,9 +229,7 @@ async def test_a_log_that_has_lost_what_was_printed_meanwhile_is_said(fleet: Fle
 
 
 async def test_a_line_of_which_the_log_does_not_show_the_end_is_said(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    fleet.filemd().start()
-    dockerd = fleet.dockerd("alpha").start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         command = ["sh", "-c", f"echo begin; {_WAIT}; head -c 20000 /dev/zero"]
         session = await client.create(image, command, ttl="60s")
@@ -280,9 +270,7 @@ async def test_output_that_is_not_waited_for_is_said_to_lack_its_end(image: str,
 async def test_what_a_session_had_printed_comes_home_when_why_it_is_over_had_been_decided(
     fleet: Fleet, image: str
 ) -> None:
-    fleet.api().start()
-    fleet.filemd().start()
-    dockerd = fleet.process("bedrock.dockerd", "--dockerd-name", "alpha", "--dockerd-stop-grace", "50s").start()
+    dockerd = fleet.start("alpha", "--dockerd-stop-grace", "50s")
     async with open_client(fleet.url) as client:
         script = f"trap 'echo asked; {_WAIT}; echo bye; exit 7' TERM; while :; do usleep 100000; done"
         session = await running(client, await client.create(image, ["sh", "-c", script], ttl="1s"))

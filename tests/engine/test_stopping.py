@@ -73,9 +73,7 @@ async def test_two_sigints_end_everything_at_once_and_the_truth_is_written_down(
 
 async def test_why_a_session_was_ended_outlives_the_dockerd_that_ended_it(fleet: Fleet, image: str) -> None:
     """The target ends by itself, with an error, between the death of one DockerD and the birth of the next."""
-    fleet.api().start()
-    dockerd = fleet.process("bedrock.dockerd", "--dockerd-name", "alpha", "--dockerd-stop-grace", "50s").start()
-    fleet.filemd().start()
+    dockerd = fleet.start("alpha", "--dockerd-stop-grace", "50s")
     async with open_client(fleet.url) as client:
         session = await running(client, await client.create(image, _SLOW_TO_LEAVE, ttl="1s"))
         await _until(lambda: b"bye" in _output_of(session.id))
@@ -91,9 +89,7 @@ async def test_why_a_session_was_ended_outlives_the_dockerd_that_ended_it(fleet:
 
 
 async def test_a_dockerd_that_is_told_to_stop_does_not_wait_for_a_sessions_grace(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    dockerd = fleet.process("bedrock.dockerd", "--dockerd-name", "alpha", "--dockerd-stop-grace", "8s").start()
-    fleet.filemd().start()
+    dockerd = fleet.start("alpha", "--dockerd-stop-grace", "8s")
     async with open_client(fleet.url) as client:
         session = await running(client, await client.create(image, _DEAF, ttl="300s"))
         await _until(lambda: b"deaf" in _output_of(session.id))

@@ -53,9 +53,7 @@ async def test_an_api_that_is_killed_while_a_session_runs_hears_of_its_end(
 async def test_a_dockerd_that_is_killed_takes_its_running_session_up_again(
     fleet: Fleet, image: str, tmp_path: Path
 ) -> None:
-    fleet.api().start()
-    dockerd = fleet.dockerd("alpha").start()
-    fleet.filemd().start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         session = await running(client, await client.create(image, _COMMAND, ttl="60s"))
         dockerd.kill()
@@ -73,9 +71,7 @@ async def test_a_dockerd_that_is_killed_takes_its_running_session_up_again(
 async def test_a_session_that_ends_and_one_that_is_overdue_while_dockerd_is_dead_are_brought_to_their_ends(
     fleet: Fleet, image: str
 ) -> None:
-    fleet.api().start()
-    dockerd = fleet.dockerd("alpha").start()
-    fleet.filemd().start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         ends = await client.create(image, ["sh", "-c", "sleep 1; exit 4"], ttl="60s")
         overdue = await client.create(image, "sleep 60", ttl="2s")
@@ -92,9 +88,7 @@ async def test_a_session_that_ends_and_one_that_is_overdue_while_dockerd_is_dead
 
 
 async def test_a_dockerd_that_is_killed_at_any_moment_runs_no_session_twice(fleet: Fleet, image: str) -> None:
-    fleet.api().start()
-    dockerd = fleet.dockerd("alpha").start()
-    fleet.filemd().start()
+    dockerd = fleet.start()
     async with open_client(fleet.url) as client:
         sessions = []
         for delay_s in (0.0, 0.05, 0.15, 0.3, 0.5, 0.8):

@@ -243,9 +243,7 @@ async def test_a_tracer_of_another_make_is_run_and_all_its_output_comes_home(
     fleet: Fleet, image: str, foreign_image: str
 ) -> None:
     fleet.environment["BEDROCK_DOCKERD_BEDROCK_TRACER_IMAGE"] = foreign_image
-    fleet.api().start()
-    fleet.dockerd("other").start()
-    fleet.filemd().start()
+    fleet.start("other")
     async with open_client(fleet.url) as client:
         session = await run(client, image, ["cat", "/srv/verse.txt"])
         assert (session.status, session.exit_code) == (Status.FINISHED, 0), session.message

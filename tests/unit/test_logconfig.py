@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
 
 import pytest
+from terminal import run_on_a_terminal
 
 from bedrock.errors import InvalidInput
 from bedrock.logconfig import configure_logging
@@ -38,19 +37,9 @@ def stderr_of(code: str, *, level: str = "info", log_format: str = "json") -> st
 
 
 def on_a_terminal(code: str, *, log_format: str = "auto", **environment: str) -> str:
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(command(code, "info", log_format), stderr=theirs, env=os.environ | environment) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                shown += chunk
-        except OSError:  # how a terminal says that nobody is left at the other end
-            pass
-        finally:
-            os.close(ours)
-        assert process.wait() == 0
-    return shown.decode()
+    shown, exit_code = run_on_a_terminal(command(code, "info", log_format), **environment)
+    assert exit_code == 0
+    return shown
 
 
 def test_a_json_line_has_event_fields_level_logger_and_a_utc_timestamp() -> None:

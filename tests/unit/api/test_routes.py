@@ -5,37 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import subprocess
 import sys
-import threading
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
+from curl import curl
 
-from bedrock.api import app, readiness, traces
-from bedrock.api.requests import CreateRequest, new_session
+from bedrock.api import traces
 from bedrock.api.service import Api
-from bedrock.api.sessions import SessionPage, Sessions
 from bedrock.client import ApiError, ApiUnreachable, Client, open_client
-from bedrock.concurrency.sockets import RouterSocket
 from bedrock.errors import BedrockError
-from bedrock.kv import open_store
-from bedrock.lifecycle import assign
-from bedrock.model import LogsState, NodeName, Session, Status
-
-
-async def curl(*arguments: str) -> Any:
-    """Run the real curl; return what it prints, as JSON where it is JSON."""
-    done = await trio.run_process(["curl", "-sS", "--max-time", "20", *arguments], capture_stdout=True)
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        return done.stdout.decode()
+from bedrock.model import LogsState, Session, Status
 
 
 async def test_the_curl_lines_of_the_original_readme_work_unchanged(api: Api, tmp_path: Path) -> None:
@@ -212,80 +195,6 @@ async def test_a_trace_that_was_forged_is_refused(
     assert (problem["status"], problem["detail"][:20]) == (422, "trace.bdt is damaged")
 
 
-async def test_a_list_is_paged_filtered_and_ordered(api: Api, client: Client) -> None:
-    made = [
-        await client.create("busybox", "true", ttl="1s", labels={"team": "a" if number % 2 else "b", "n": str(number)})
-        for number in range(7)
-    ]
-    await client.stop(made[1].id)
-    await client.stop(made[2].id)
-
-    async def ids(**query: Any) -> list[str]:
-        return [session.id async for session in client.list(**query)]
-
-    everything = [session.id for session in made]
-    assert await ids() == everything
-    assert await ids(newest_first=True, limit=3) == everything[::-1][:3]
-    assert await ids(status=Status.STOPPED) == [made[1].id, made[2].id]
-    assert await ids(labels={"team": "a"}) == [made[1].id, made[3].id, made[5].id]
-    assert await ids(labels={"team": "a", "n": "3"}) == [made[3].id]
-    assert await ids(labels={"team": "a"}, status=Status.PENDING) == [made[3].id, made[5].id]
-    async with httpx.AsyncClient() as http:
-        url, found = f"{api.url}/api/sessions?limit=3", []
-        while url:
-            answer = await http.get(url)
-            found += [session["id"] for session in answer.json()]
-            url = api.url + answer.links["next"]["url"] if "next" in answer.links else ""
-        assert found == everything
-        streamed = await http.get(f"{api.url}/api/sessions")
-        assert [session["id"] for session in streamed.json()] == everything
-
-
-async def test_a_list_whose_end_is_deleted_while_it_is_sent_is_still_whole(
-    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = [await client.create("busybox", "true", ttl="1s") for _ in range(3)]
-    await client.stop(made[2].id)
-    page = Sessions.page
-
-    async def page_then_delete(self: Sessions, **options: Any) -> SessionPage:
-        found = await page(self, **options)
-        if options["after"] is None:
-            await client.delete(made[2].id)
-        return found
-
-    async with httpx.AsyncClient() as http:
-        with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(app, "_PAGE", 2)
-            meanwhile.setattr(Sessions, "page", page_then_delete)
-            answer = await http.get(f"{api.url}/api/sessions")
-        assert [item["id"] for item in answer.json()] == [session.id for session in made[:2]]
-
-
-async def test_what_nodes_owe_is_read_in_pages_when_the_api_starts_and_what_is_gone_is_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
-        sessions = Sessions(store)
-        owed = []
-        for _ in range(300):
-            session = new_session(CreateRequest(image="busybox", ttl="1s"))
-            owed.append((await sessions.insert(assign(session, NodeName("a")))).session)
-        await store.put("work/a/01a20a5a-f1dc-771c-a61f-2efdc4734108", b"")
-        reads = 0
-        read = type(store).get_many
-
-        async def count(self: Any, keys: Sequence[str]) -> Any:
-            nonlocal reads
-            reads += 1
-            return await read(self, keys)
-
-        monkeypatch.setattr(type(store), "get_many", count)
-        assert [session async for _, session in sessions.work()] == owed
-        assert reads == 1
-        assert len((await store.scan("work/")).entries) == 300
-
-
 async def test_a_file_can_be_read_in_part_and_resumed(api: Api, client: Client, tmp_path: Path) -> None:
     session = await client.create("busybox", "true", ttl="1s")
     path = tmp_path / "f.log"
@@ -360,49 +269,6 @@ async def test_the_metrics_and_the_readiness_can_be_read(api: Api, client: Clien
     await client.create("busybox", "true", ttl="1s")
     assert "bedrock_sessions_created_total 1.0" in await curl(f"{api.url}/metrics")
     assert await curl(f"{api.url}/readyz") == await curl(f"{api.url}/livez") == "OK"
-
-
-_LOCK = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1])
-connection.execute("BEGIN IMMEDIATE")
-print(flush=True)
-sys.stdin.read()
-"""
-
-
-async def test_a_store_that_can_not_be_written_to_is_seen_in_the_readiness(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readiness, "_PATIENCE_S", 0.2)
-    path = str(tmp_path / "data" / "api" / "bedrock.db")
-    # A process of its own: SQLite's locks don't hold between two copies of it in one.
-    command = [sys.executable, "-c", _LOCK, path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as intruder:
-        assert intruder.stdout is not None
-        intruder.stdout.readline()
-        problem = await curl(f"{api.url}/readyz")
-        intruder.communicate()
-    assert (problem["status"], problem["detail"]) == (503, "the store has not answered for 0.2 s")
-    with trio.fail_after(10):
-        while await curl(f"{api.url}/readyz") != "OK":
-            pass
-
-
-async def test_a_socket_that_hangs_is_seen_in_the_readiness(
-    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-    monkeypatch.setattr(readiness, "_PATIENCE_S", 0.2)
-    with monkeypatch.context() as hanging:
-        hanging.setattr(RouterSocket, "_flush", lambda self, socket: go_on.wait(60))
-        try:
-            assert (await curl(f"{api.url}/readyz"))["detail"] == "the nodes' socket has not answered for 0.2 s"
-        finally:
-            go_on.set()
-    with trio.fail_after(10):
-        while await curl(f"{api.url}/readyz") != "OK":
-            pass
 
 
 def test_the_client_works_under_asyncio_too_and_says_so_when_nobody_is_there() -> None:

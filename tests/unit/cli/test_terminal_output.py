@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +14,7 @@ import pytest
 import trio
 from nodes import Node, open_node
 from processes import Fleet
+from terminal import run_on_a_terminal
 from traces import call, end, file, process, start, text_record, trace
 
 from bedrock.cli.output import fail
@@ -146,20 +145,7 @@ def strings_of(value: Any) -> Iterator[str]:
 
 def on_a_terminal(*arguments: str, shown: bytearray | None = None, **environment: str) -> str:
     """What a command shows on a terminal, where it may use escape sequences of its own; ``shown`` fills as it comes."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "bedrock", *arguments]
-    shown = bytearray() if shown is None else shown
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=os.environ | environment) as running:
-        os.close(theirs)
-        try:
-            while chunk := os.read(ours, 4096):
-                shown += chunk
-        except OSError:  # how a terminal says that nobody is left at the other end
-            pass
-        finally:
-            os.close(ours)
-        running.wait(60)
-    return shown.decode()
+    return run_on_a_terminal([sys.executable, "-m", "bedrock", *arguments], shown=shown, **environment)[0]
 
 
 def assert_harmless(shown: str) -> None:
