@@ -15,8 +15,8 @@ esac
 cc=${CC:-gcc}
 include="-I. -I/usr/include/$machine-linux-gnu"
 warnings="-Wall -Wextra -Werror"
-loader="bdtrace.c serve.c trace.c proof.c targets.c probes.c kernel.c gatekeeper.c status.c writer.c options.c"
-loader="$loader syscalls.c syscalls32.c"
+loader="bdtrace.c serve.c trace.c proof.c targets.c probes.c look.c load_log.c kernel.c gatekeeper.c status.c writer.c"
+loader="$loader options.c syscalls.c syscalls32.c"
 mkdir -p out
 
 # The probes' debug information names their source files: without this directory, so that the same sources give the same

@@ -4,33 +4,26 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
 #include "bdtrace.skel.h"
-#include "look.skel.h"
 #include "clocks.h"
 #include "kernel.h"
+#include "load_log.h"
+#include "look.h"
 #include "syscalls.h"
 
 #define SYSCALLS 512
 #define TRACEFS "/sys/kernel/tracing"
-#define LOG_BYTES (256 << 10)
 
 /*
  * Programs that a kernel may not take, or lack the tracepoint for, and what is not in traces then. Those of a kind that
@@ -81,72 +74,6 @@ void list_features(uint32_t mask, char *text, size_t room)
 	for (size_t i = 0; i < sizeof(feature_names) / sizeof(*feature_names); i++)
 		if (mask & feature_names[i].bit && n < room)
 			n += snprintf(text + n, room - n, "%s\"%s\"", n ? "," : "", feature_names[i].name);
-}
-
-/* What libbpf says while it loads: the verifier's own words are the only explanation of a refusal. */
-static char *load_log;
-static size_t load_log_bytes;
-
-static int keep_log(enum libbpf_print_level level, const char *format, va_list arguments)
-{
-	char *text;
-	size_t n;
-
-	if (level != LIBBPF_WARN || vasprintf(&text, format, arguments) < 0)
-		return 0;
-	fputs(text, stderr);
-	n = strlen(text);
-	if (load_log && n < LOG_BYTES / 2) {
-		/* The last words count: of a long log the beginning goes. */
-		if (load_log_bytes + n >= LOG_BYTES) {
-			memmove(load_log, load_log + LOG_BYTES / 2, load_log_bytes - LOG_BYTES / 2);
-			load_log_bytes -= LOG_BYTES / 2;
-		}
-		memcpy(load_log + load_log_bytes, text, n + 1);
-		load_log_bytes += n;
-	} else if (load_log) {
-		load_log_bytes = LOG_BYTES / 2;
-		memcpy(load_log, text + n - load_log_bytes, load_log_bytes + 1);
-	}
-	free(text);
-	return 0;
-}
-
-/* The name of the program that libbpf has last complained of; empty where there is none. */
-static void refused_program(char *name, size_t room)
-{
-	char *at = load_log, *found = NULL;
-
-	*name = 0;
-	while (at && (at = strstr(at, "prog '"))) {
-		at += 6;
-		if (strstr(at, "': BPF program load failed") || strstr(at, "': failed to load"))
-			found = at;
-	}
-	if (found)
-		snprintf(name, room, "%.*s", (int)strcspn(found, "'"), found);
-}
-
-/* The last lines of the verifier's log that say something, in the order in which it said them. */
-static void last_words(char *text, size_t room)
-{
-	char *end = strstr(load_log, "processed "), *next, *begin;
-	int lines = 0;
-
-	while (end && (next = strstr(end + 1, "processed ")))
-		end = next;
-	if (!end) {
-		snprintf(text, room, "%s", load_log + (load_log_bytes > room ? load_log_bytes - room + 1 : 0));
-		return;
-	}
-	for (begin = end; begin > load_log && lines < 4; begin--)
-		lines += begin[-1] == '\n';
-	while (*begin == '\n')
-		begin++;
-	snprintf(text, room, "%.*s", (int)(end - begin), begin);
-	for (char *at = text; *at; at++)
-		if (*at == '\n')
-			*at = at[1] ? '|' : 0;
 }
 
 static const struct optional *optional_of(const char *program)
@@ -261,8 +188,7 @@ static bool load_what_works(struct probes *probes, const struct kernel *kernel, 
 		const struct optional *optional;
 		int code;
 
-		load_log_bytes = 0;
-		*load_log = 0;
+		clear_load_log();
 		code = load(probes, kernel, left_out);
 		if (!code)
 			return true;
@@ -277,48 +203,6 @@ static bool load_what_works(struct probes *probes, const struct kernel *kernel, 
 		left_out[optional - optional_programs] = true;
 	}
 	return false;
-}
-
-static void *want_processor(void *is_over)
-{
-	while (!__atomic_load_n((bool *)is_over, __ATOMIC_RELAXED))
-		;
-	return NULL;
-}
-
-/*
- * Whether a task can lose the processor within a probe: make a call, in which a probe waits, on a processor that another
- * thread wants too. Where that can't be found out it is taken to be so.
- */
-static bool find_preemptible(const struct kernel *kernel)
-{
-	struct look_bpf *skeleton = look_bpf__open();
-	bool is_over = false, is_so = true;
-	cpu_set_t before, one;
-	pthread_t rival;
-
-	if (!skeleton)
-		return is_so;
-	*(bool *)&skeleton->rodata->has_loop = kernel->has_loop;
-	if (look_bpf__load(skeleton) || look_bpf__attach(skeleton)) {
-		look_bpf__destroy(skeleton);
-		return is_so;
-	}
-	sched_getaffinity(0, sizeof(before), &before);
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	sched_setaffinity(0, sizeof(one), &one);
-	/* It inherits the processor. */
-	if (!pthread_create(&rival, NULL, want_processor, &is_over)) {
-		skeleton->bss->looking_tid = syscall(SYS_gettid);
-		syscall(SYS_getppid);
-		__atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
-		pthread_join(rival, NULL);
-	}
-	sched_setaffinity(0, sizeof(before), &before);
-	is_so = skeleton->bss->lost_processor;
-	look_bpf__destroy(skeleton);
-	return is_so;
 }
 
 /* Perf events are found by numbers that are in a file system of the kernel's. Whoever may load probes may mount it. */
@@ -409,9 +293,7 @@ bool open_probes(struct probes *probes, char error[MESSAGE_BYTES])
 	struct kernel kernel;
 
 	*probes = (struct probes){};
-	load_log = malloc(LOG_BYTES + 1);
-	libbpf_set_print(keep_log);
-	if (!load_log || !look_at_kernel(&kernel, error))
+	if (!open_load_log() || !look_at_kernel(&kernel, error))
 		return false;
 	probes->processors = count_processors();
 	probes->is_preemptible = find_preemptible(&kernel);
@@ -427,8 +309,7 @@ bool open_probes(struct probes *probes, char error[MESSAGE_BYTES])
 	}
 	is_open = load_what_works(probes, &kernel, left_out, error) && map_counts(probes, error) &&
 		  attach_calls(probes, error) && attach_others(probes, &kernel, error);
-	free(load_log);
-	load_log = NULL;
+	close_load_log();
 #if defined(__aarch64__)
 	probes->unsupported |= BDT_FEATURE_CALLS_32;
 #endif
